@@ -1,0 +1,3 @@
+//! `jacamar-auth`.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,3 @@
+//! `jacamar`.
+#![forbid(unsafe_code)]
+fn main() {}
