@@ -202,7 +202,9 @@ mod tests {
 
     #[test]
     fn sub_stage_accepts_what_the_runner_sends_and_new_names() {
-        for name in ["prepare_script", "get_sources", "step_script", "step_release", "after_script", "new.one-2"] {
+        for name in
+            ["prepare_script", "get_sources", "step_script", "step_release", "after_script", "new.one-2"]
+        {
             assert_eq!(SubStage::new(name).expect(name).as_str(), name);
         }
     }

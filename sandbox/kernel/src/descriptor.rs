@@ -1,0 +1,237 @@
+//! Descriptors: closing all others, naming one by procfs, opening a directory without following links.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use crate::check;
+
+/// `/proc/self/fd/N` without an allocation.
+#[derive(Clone, Copy)]
+pub struct FdPath([u8; 32]);
+
+impl FdPath {
+    /// The name of a descriptor.
+    #[must_use]
+    pub fn new(fd: BorrowedFd<'_>) -> Self {
+        let mut path = [0; 32];
+        let prefix = b"/proc/self/fd/";
+        let mut digits = [0; 10];
+        let mut used = 0;
+        let mut number = fd.as_raw_fd().unsigned_abs();
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+            number /= 10;
+            used += 1;
+            if number == 0 {
+                break;
+            }
+        }
+        let text = prefix.iter().chain(digits.iter().skip(10 - used));
+        // 14 + 10 bytes at most, so the last byte stays NUL.
+        for (to, from) in path.iter_mut().zip(text) {
+            *to = *from;
+        }
+        Self(path)
+    }
+
+    /// As a C string.
+    #[must_use]
+    pub fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for FdPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_c_str().fmt(f)
+    }
+}
+
+/// Closes every descriptor above 2 but those in `keep` (at most 8). For the child of a clone: allocates nothing.
+///
+/// close_range(2), Linux 5.9; where that is missing, the list of /proc/self/fd.
+///
+/// # Errors
+/// EINVAL with more than 8 to keep; whatever openat(2) of /proc/self/fd and getdents64(2) answer.
+pub fn close_all_but(keep: &[RawFd]) -> Result<(), Errno> {
+    const KEEP_MAX: usize = 8;
+    let mut sorted = [RawFd::MAX; KEEP_MAX];
+    if keep.len() > KEEP_MAX {
+        return Err(Errno::EINVAL);
+    }
+    for (to, from) in sorted.iter_mut().zip(keep) {
+        *to = *from;
+    }
+    sorted.sort_unstable();
+    let mut first = 3;
+    for fd in sorted.iter().copied().filter(|fd| *fd >= 3) {
+        if fd > first {
+            let last = if fd == RawFd::MAX { u32::MAX } else { (fd - 1).unsigned_abs() };
+            match close_range(first.unsigned_abs(), last) {
+                Err(Errno::ENOSYS | Errno::EPERM) => return close_listed(keep),
+                other => other?,
+            }
+        }
+        if fd == RawFd::MAX {
+            return Ok(());
+        }
+        first = fd + 1;
+    }
+    // All places of `sorted` were used.
+    close_range(first.unsigned_abs(), u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    // SAFETY: takes numbers only; the caller of `close_all_but` is a child that owns none of these any more.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) }).map(drop)
+}
+
+fn close_listed(keep: &[RawFd]) -> Result<(), Errno> {
+    let list = nix::fcntl::open(
+        c"/proc/self/fd",
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    let mut buffer = [0_u8; 2048];
+    // Closing while reading may skip entries, so read until a whole pass closes nothing.
+    loop {
+        let mut closed = false;
+        loop {
+            let length = getdents(list.as_fd(), &mut buffer)?;
+            if length == 0 {
+                break;
+            }
+            let mut rest = buffer.get(..length).unwrap_or_default();
+            while let Some(record) = next_record(rest) {
+                rest = record.rest;
+                if let Some(fd) = record.number
+                    && fd >= 3
+                    && fd != list.as_raw_fd()
+                    && !keep.contains(&fd)
+                {
+                    // SAFETY: closes a number; nobody in this child owns it any more.
+                    unsafe { libc::close(fd) };
+                    closed = true;
+                }
+            }
+        }
+        if !closed {
+            return Ok(());
+        }
+        nix::unistd::lseek(list.as_fd(), 0, nix::unistd::Whence::SeekSet)?;
+    }
+}
+
+fn getdents(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes at most `len` bytes into `buffer` (getdents64(2)).
+    let length = check(unsafe {
+        libc::syscall(libc::SYS_getdents64, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+    })?;
+    usize::try_from(length).map_err(|_| Errno::EOVERFLOW)
+}
+
+struct Record<'a> {
+    number: Option<RawFd>,
+    rest: &'a [u8],
+}
+
+/// One `struct linux_dirent64`: ino 8, off 8, reclen 2, type 1, name.
+fn next_record(bytes: &[u8]) -> Option<Record<'_>> {
+    let length = usize::from(u16::from_ne_bytes([*bytes.get(16)?, *bytes.get(17)?]));
+    let name = CStr::from_bytes_until_nul(bytes.get(19..length)?).ok()?;
+    let number = name.to_str().ok().and_then(|text| text.parse().ok());
+    Some(Record { number, rest: bytes.get(length..)? })
+}
+
+/// Opens a directory by an absolute path of which no component is a symbolic link, as `O_PATH`. For the child of
+/// a clone: allocates nothing.
+///
+/// openat2(2) with `RESOLVE_NO_SYMLINKS`, Linux 5.6; where that is missing, component by component.
+///
+/// # Errors
+/// ELOOP or ENOTDIR for a link, ENOENT, EACCES.
+pub fn open_directory(path: &CStr) -> Result<OwnedFd, Errno> {
+    match open_directory2(path) {
+        // EPERM: some containers deny what they do not know.
+        Err(Errno::ENOSYS | Errno::EPERM) => walk(path),
+        other => other,
+    }
+}
+
+const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+fn open_directory2(path: &CStr) -> Result<OwnedFd, Errno> {
+    // SAFETY: all-zero is a valid open_how; it is filled before use.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from((DIRECTORY | OFlag::O_NOFOLLOW).bits().unsigned_abs());
+    how.resolve = libc::RESOLVE_NO_SYMLINKS;
+    // SAFETY: `path` is a C string, the kernel reads `size_of` bytes of `how` (openat2(2)).
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    })?;
+    let fd = RawFd::try_from(fd).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn walk(path: &CStr) -> Result<OwnedFd, Errno> {
+    if !path.to_bytes().starts_with(b"/") {
+        return Err(Errno::EINVAL);
+    }
+    let mut at = nix::fcntl::open(c"/", DIRECTORY, Mode::empty())?;
+    for part in path.to_bytes().split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+        let mut name = [0_u8; 256];
+        if part.len() >= name.len() || part == b".." {
+            return Err(Errno::EINVAL);
+        }
+        for (to, from) in name.iter_mut().zip(part) {
+            *to = *from;
+        }
+        let name = CStr::from_bytes_until_nul(&name).map_err(|_| Errno::EINVAL)?;
+        at = nix::fcntl::openat(at.as_fd(), name, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty())?;
+    }
+    Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_named() {
+        let fd = nix::fcntl::open(c"/", DIRECTORY, Mode::empty()).expect("root can be opened");
+        let expected = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        assert_eq!(FdPath::new(fd.as_fd()).as_c_str().to_str(), Ok(expected.as_str()));
+        // SAFETY: the number is not used as a descriptor.
+        let greatest = unsafe { BorrowedFd::borrow_raw(RawFd::MAX) };
+        assert_eq!(FdPath::new(greatest).as_c_str().to_str(), Ok("/proc/self/fd/2147483647"));
+    }
+
+    #[test]
+    fn both_ways_refuse_a_link_in_the_middle() {
+        let dir = std::env::temp_dir().join(format!("jacamar-kernel-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("real/below")).expect("temporary directory");
+        std::os::unix::fs::symlink("real", dir.join("link")).expect("link");
+        let c = |tail: &str| {
+            std::ffi::CString::new(dir.join(tail).into_os_string().into_encoded_bytes()).expect("no NUL")
+        };
+        for open in [open_directory2, walk] {
+            assert!(open(&c("real/below")).is_ok());
+            let error = open(&c("link/below")).expect_err("a link must not be followed");
+            assert!(matches!(error, Errno::ELOOP | Errno::ENOTDIR), "{error}");
+            let error = open(&c("link")).expect_err("a link must not be followed");
+            assert!(matches!(error, Errno::ELOOP | Errno::ENOTDIR), "{error}");
+        }
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+}

@@ -1,0 +1,100 @@
+//! A plan in words, for people and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{Key, Phase, Plan, Step, Without};
+
+/// What `explain` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// Name of the account.
+    pub account: String,
+    /// Name of the profile.
+    pub profile: String,
+    /// Level.
+    pub level: String,
+    /// Stage.
+    pub stage: String,
+    /// Every step, in order.
+    pub steps: Vec<ExplainedStep>,
+    /// What is missing, and why.
+    pub without: Vec<Without>,
+}
+
+/// One step in words.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExplainedStep {
+    /// Phase.
+    pub phase: Phase,
+    /// The step.
+    pub step: String,
+    /// What the kernel is asked, in the words of strace(1).
+    pub calls: Vec<String>,
+    /// The profile key that asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Key>,
+    /// Where the value is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+}
+
+/// Puts a plan into words.
+#[must_use]
+pub fn explain(plan: &Plan) -> Explanation {
+    let explained = |step: &Step| {
+        let key = step.key().filter(|key| plan.origin.contains_key(key));
+        ExplainedStep {
+            phase: step.phase(),
+            step: step.to_string(),
+            calls: step.calls(),
+            key,
+            origin: key.and_then(|key| plan.origin.get(&key)).map(ToString::to_string),
+        }
+    };
+    Explanation {
+        account: plan.account.clone(),
+        profile: plan.profile.clone(),
+        level: plan.level.to_string(),
+        stage: plan.stage.to_string(),
+        steps: plan.steps().iter().map(explained).collect(),
+        without: plan.without.clone(),
+    }
+}
+
+impl Explanation {
+    /// As JSON, one object, for programs.
+    ///
+    /// # Errors
+    /// None that could occur: the type has no map with other keys than text.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self)
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} for {}, profile {}, level {}", self.stage, self.account, self.profile, self.level)?;
+        for phase in Phase::ALL {
+            let steps: Vec<&ExplainedStep> = self.steps.iter().filter(|step| step.phase == phase).collect();
+            if steps.is_empty() {
+                continue;
+            }
+            writeln!(f, "\n{phase}")?;
+            for step in steps {
+                match (&step.key, &step.origin) {
+                    (Some(key), Some(origin)) => writeln!(f, "  {:<72} {key}, {origin}", step.step)?,
+                    (None, _) | (Some(_), None) => writeln!(f, "  {}", step.step)?,
+                }
+            }
+        }
+        if !self.without.is_empty() {
+            f.write_str("\n")?;
+        }
+        for without in &self.without {
+            writeln!(f, "without {}: {}", without.what, without.reason)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! What this kernel and configuration can do. Probed by `sandbox`, never read from a version.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, Level, MountFlags};
+
+/// Whether the host has a thing, and if not, what the kernel answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// It works.
+    Present,
+    /// The kernel answered with this errno.
+    Absent(i32),
+}
+
+impl Presence {
+    /// Whether it works.
+    #[must_use]
+    pub fn is_present(self) -> bool {
+        self == Self::Present
+    }
+}
+
+impl fmt::Display for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present => f.write_str("present"),
+            Self::Absent(errno) => write!(f, "{}", std::io::Error::from_raw_os_error(*errno)),
+        }
+    }
+}
+
+/// Instruction set, as far as system call filters care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// x86-64 (the x32 ABI is foreign).
+    X86_64,
+    /// 64-bit Arm.
+    Aarch64,
+    /// 64-bit RISC-V.
+    Riscv64,
+    /// Any other: no filter can be made for it.
+    Other,
+}
+
+/// System calls newer than Linux 4.18, and keyctl(2), which containers deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calls {
+    /// clone3(2), Linux 5.3; with `CLONE_INTO_CGROUP`, Linux 5.7.
+    pub clone_into_cgroup: Presence,
+    /// pidfd_open(2), Linux 5.3.
+    pub pidfd_open: Presence,
+    /// openat2(2), Linux 5.6.
+    pub openat2: Presence,
+    /// close_range(2), Linux 5.9.
+    pub close_range: Presence,
+    /// keyctl(2).
+    pub keyctl: Presence,
+    /// seccomp(2) with filters, Linux 3.17.
+    pub seccomp: Presence,
+}
+
+/// Which hierarchy holds the controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupVersion {
+    /// No cgroup file system at all.
+    None,
+    /// cgroup v1 alone (systemd's legacy mode).
+    V1,
+    /// Controllers in v1, processes also in a v2 tree (systemd's hybrid mode, the default of EL8).
+    Hybrid,
+    /// cgroup v2 (unified).
+    V2,
+}
+
+/// What we have of control groups, kernel document `admin-guide/cgroup-v2.rst`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CgroupHost {
+    /// The hierarchy in use.
+    pub version: CgroupVersion,
+    /// Directory below which job cgroups are made, or why there is none.
+    pub node: Result<String, String>,
+    /// Controllers that children of the node can have.
+    pub controllers: Vec<String>,
+}
+
+/// One line of /proc/self/mountinfo, as far as a remount must know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostMount {
+    /// Where.
+    pub target: String,
+    /// Flags that a remount must repeat.
+    pub flags: MountFlags,
+}
+
+/// Host facts: probed, kept in the record, printed by `explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Kernel release, for people only.
+    pub release: String,
+    /// Instruction set.
+    pub arch: Arch,
+    /// What our process may do.
+    pub level: Level,
+    /// Newer system calls.
+    pub calls: Calls,
+    /// Control groups.
+    pub cgroup: CgroupHost,
+    /// Whether our process can make a user namespace (always asked at the levels that need one).
+    pub user_namespaces: Presence,
+    /// Whether our process can make mount, pid and ipc namespaces (in a user namespace, where the level needs it).
+    pub namespaces: Presence,
+    /// Whether a new procfs can be mounted in a new pid namespace (not where the host's is partly covered).
+    pub own_proc: Presence,
+    /// /proc/sys/kernel/cap_last_cap.
+    pub cap_last_cap: u8,
+    /// Our own `NoNewPrivs`: file capabilities and setuid helpers are dead where it is set.
+    pub no_new_privs: bool,
+    /// Physical memory.
+    pub memory: Bytes,
+    /// The smaller of kernel.pid_max and kernel.threads-max.
+    pub tasks: u64,
+    /// Directories that plans may mount on: name asked for, and its canonical path. What is not here is not there.
+    pub directories: BTreeMap<String, String>,
+    /// Whether /etc/ssh/ssh_config.d has files (ssh refuses root's files in a user namespace).
+    pub ssh_config_files: bool,
+    /// Mounts at and below the directories above.
+    pub mounts: Vec<HostMount>,
+}

@@ -1,0 +1,479 @@
+//! The planner: what was granted, what the profile says and what the host can do, in; a plan, out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Arch, Bounding, Bytes, CgroupLimits, Confine, Contain, Execute, Filter, Grant, Host, IdMaps, Identity,
+    Init, Isolate, JobCgroup, Key, KeyringMode, Level, Mount, Namespaces, Need, Origin, Plan, Presence,
+    Profile, ProtectProc, Refusal, Setting, Stage, Submount, View, Wear, Without,
+};
+
+/// The greatest values that any profile may set on this site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ceiling {
+    /// Greatest `MemoryMax`.
+    pub memory_max: Option<Bytes>,
+    /// Greatest `TasksMax`.
+    pub tasks_max: Option<u64>,
+}
+
+/// What the site decided for all jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// The ceiling that the checker holds every plan against.
+    pub ceiling: Ceiling,
+}
+
+/// Directories of the job, made by `prepare` (or by `exec` for itself) and owned by the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directories {
+    /// Bound on /tmp.
+    pub tmp: String,
+    /// Bound on /var/tmp.
+    pub var_tmp: String,
+    /// Copies of the files of /etc/ssh/ssh_config.d, bound on it in a user namespace.
+    pub ssh_config: String,
+}
+
+/// The job, as far as a plan depends on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Name of its control group: letters, digits, `-`.
+    pub id: String,
+    /// Its directories.
+    pub directories: Directories,
+    /// Where its command starts.
+    pub working_directory: String,
+}
+
+/// A profile requires what this host cannot give.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("profile {profile}: {what} cannot be had: {reason}")]
+pub struct Unplannable {
+    /// Name of the profile.
+    pub profile: String,
+    /// The key, or what else is missing.
+    pub what: String,
+    /// Where the value is written.
+    pub origin: Option<Origin>,
+    /// Why it cannot be had.
+    pub reason: String,
+    /// What helps.
+    pub hint: String,
+}
+
+impl From<Unplannable> for Refusal {
+    fn from(unplannable: Unplannable) -> Self {
+        let place = unplannable.origin.map(|o| format!(" ({o})")).unwrap_or_default();
+        Self {
+            rule: "unplannable".into(),
+            object: format!("profile {}, {}{place}", unplannable.profile, unplannable.what),
+            cause: unplannable.reason,
+            hint: unplannable.hint,
+        }
+    }
+}
+
+/// Makes the plan of one stage. Pure: the same arguments give the same plan.
+///
+/// # Errors
+/// [`Unplannable`] if the profile requires what the host lacks, or if there would be no way to end the job.
+pub fn plan(
+    grant: &Grant,
+    profile: &Profile,
+    host: &Host,
+    job: &Job,
+    stage: &Stage,
+) -> Result<Plan, Unplannable> {
+    Planner { profile, host, origin: BTreeMap::new(), without: Vec::new() }.plan(grant, job, stage)
+}
+
+/// Collects origins and what is missing while the phases are decided one after the other.
+struct Planner<'a> {
+    profile: &'a Profile,
+    host: &'a Host,
+    origin: BTreeMap<Key, Origin>,
+    without: Vec<Without>,
+}
+
+impl Planner<'_> {
+    fn plan(mut self, grant: &Grant, job: &Job, stage: &Stage) -> Result<Plan, Unplannable> {
+        let settings = &self.profile.settings;
+        let no_new_privileges =
+            self.value(Key::NoNewPrivileges, settings.no_new_privileges.as_ref())?.is_some();
+
+        let mut pid = self.value(Key::PrivatePIDs, settings.private_pids.as_ref())?.is_some();
+        let ipc = self.value(Key::PrivateIPC, settings.private_ipc.as_ref())?.is_some();
+        let protect_proc = self.value(Key::ProtectProc, settings.protect_proc.as_ref())?;
+        let mut mounts = self.view(job, ipc)?;
+
+        let cgroup = self.cgroup(grant, job, stage)?;
+        if !pid && cgroup.is_none() {
+            self.floor()?;
+            pid = true;
+        }
+        if pid {
+            let hide = protect_proc == Some(ProtectProc::Invisible);
+            // Last: until then descriptors are named by the host's /proc.
+            mounts.push(Mount::Proc { options: if hide { "hidepid=2".into() } else { String::new() } });
+        }
+
+        let mut namespaces = Namespaces { user: false, mount: !mounts.is_empty(), pid, ipc };
+        namespaces.user = self.host.level != Level::Root && namespaces != Namespaces::default();
+        if namespaces.user && self.host.ssh_config_files {
+            let target = self.host.directories.get("/etc/ssh/ssh_config.d").cloned();
+            // Root's files look like nobody's in there, and ssh refuses such (launch E15). Before /proc.
+            if let Some(target) = target {
+                let at = mounts.len().saturating_sub(usize::from(pid));
+                let source = job.directories.ssh_config.clone();
+                mounts.insert(at, Mount::Bind { source, target, recursive: false });
+            }
+        }
+        // In a user namespace a setuid bit has no effect anyway.
+        let no_new_privs = no_new_privileges || namespaces.user;
+        if namespaces.user && !no_new_privileges {
+            self.note("setuid helpers", "they have no effect in a user namespace");
+        }
+        let filter = self.filter(no_new_privs, namespaces.user)?;
+        // Changing the set takes CAP_SETPCAP: root has it, and so has the maker of a user namespace.
+        let may_drop = self.host.level == Level::Root || namespaces.user;
+        let bounding = match no_new_privs && may_drop {
+            true => Bounding::DropTo(self.host.cap_last_cap),
+            false => Bounding::Keep,
+        };
+        let account = &grant.account;
+        let identity = match self.host.level {
+            Level::User => Identity::Own { uid: account.uid, gid: account.gid },
+            Level::Root | Level::Capabilities => {
+                Identity::Become(Wear { uid: account.uid, gid: account.gid, groups: account.groups.clone() })
+            }
+        };
+        let id_maps = if namespaces.user { Some(self.id_maps(grant)?) } else { None };
+        let session_keyring = self.keyring()?;
+
+        Ok(Plan {
+            account: account.name.clone(),
+            profile: self.profile.name.clone(),
+            level: self.host.level,
+            stage: stage.clone(),
+            contain: Contain { cgroup, namespaces, id_maps },
+            isolate: Isolate { session_keyring, slave_mounts: namespaces.mount },
+            identity,
+            view: View { mounts },
+            confine: Confine { bounding, directory: job.working_directory.clone(), no_new_privs, filter },
+            execute: Execute { init: if pid { Init::Namespace } else { Init::Subreaper } },
+            origin: self.origin,
+            without: self.without,
+        })
+    }
+
+    /// The value of a key, if it is set and the host can give it.
+    fn value<T: Clone>(&mut self, key: Key, setting: Option<&Setting<T>>) -> Result<Option<T>, Unplannable> {
+        let Some(setting) = setting else { return Ok(None) };
+        match self.obstacle(key) {
+            None => {
+                self.origin.insert(key, setting.origin.clone());
+                Ok(Some(setting.value.clone()))
+            }
+            Some(reason) => {
+                self.lacking(key, setting, reason)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn lacking<T>(&mut self, key: Key, setting: &Setting<T>, reason: String) -> Result<(), Unplannable> {
+        match setting.need {
+            Need::Prefer => {
+                self.note(&key.to_string(), &reason);
+                Ok(())
+            }
+            Need::Require => Err(Unplannable {
+                profile: self.profile.name.clone(),
+                what: key.to_string(),
+                origin: Some(setting.origin.clone()),
+                reason,
+                hint: format!(
+                    "run `jacamar explain --profile {}`, or write prefer = [\"{key}\"]",
+                    self.profile.name
+                ),
+            }),
+        }
+    }
+
+    fn note(&mut self, what: &str, reason: &str) {
+        self.without.push(Without { what: what.to_owned(), reason: reason.to_owned() });
+    }
+
+    /// Why the host cannot give a protection; `None` if it can.
+    fn obstacle(&self, key: Key) -> Option<String> {
+        match key {
+            Key::ProtectSystem
+            | Key::PrivateTmp
+            | Key::TemporaryFileSystem
+            | Key::PrivateIPC
+            | Key::PrivatePIDs
+            | Key::ProtectProc => self.no_namespaces().or_else(|| match key {
+                Key::PrivatePIDs | Key::ProtectProc => self.no_own_proc(),
+                _ => None,
+            }),
+            Key::KeyringMode => absent("keyctl", self.host.calls.keyctl),
+            Key::MemoryMax => self.no_controller("memory"),
+            Key::TasksMax => self.no_controller("pids"),
+            // Decided where the filter is made: it depends on the namespaces.
+            Key::NoNewPrivileges
+            | Key::SystemCallFilter
+            | Key::SystemCallArchitectures
+            | Key::RestrictAddressFamilies => None,
+        }
+    }
+
+    fn no_namespaces(&self) -> Option<String> {
+        match self.host.level {
+            Level::Root => absent("namespaces", self.host.namespaces),
+            Level::Capabilities | Level::User => {
+                if self.profile.settings.no_new_privileges.is_none() {
+                    return Some(
+                        "setuid helpers have no effect in a user namespace, and the profile allows them"
+                            .into(),
+                    );
+                }
+                absent("user namespaces", self.host.user_namespaces)
+                    .or_else(|| absent("namespaces", self.host.namespaces))
+            }
+        }
+    }
+
+    fn no_own_proc(&self) -> Option<String> {
+        match self.host.own_proc {
+            Presence::Present => None,
+            Presence::Absent(_) => Some(format!(
+                "a new /proc cannot be mounted ({}); the host's is partly covered, as by ProtectKernelTunables=yes in \
+                 the runner's unit or in a container",
+                self.host.own_proc
+            )),
+        }
+    }
+
+    fn no_controller(&self, controller: &str) -> Option<String> {
+        match &self.host.cgroup.node {
+            Err(reason) => Some(reason.clone()),
+            Ok(_) if self.host.cgroup.controllers.iter().any(|c| c == controller) => None,
+            Ok(node) => Some(format!("{node} has no {controller} controller")),
+        }
+    }
+
+    fn view(&mut self, job: &Job, ipc: bool) -> Result<Vec<Mount>, Unplannable> {
+        let settings = &self.profile.settings;
+        let mut mounts = Vec::new();
+        if let Some(protect) = self.value(Key::ProtectSystem, settings.protect_system.as_ref())? {
+            for tree in protect.trees() {
+                if let Some(path) = self.host.directories.get(*tree) {
+                    mounts.push(Mount::Bind { source: path.clone(), target: path.clone(), recursive: true });
+                    mounts.push(Mount::ReadOnly { mounts: self.submounts(path) });
+                }
+            }
+        }
+        if self.value(Key::PrivateTmp, settings.private_tmp.as_ref())?.is_some() {
+            let tmp = self.host.directories.get("/tmp");
+            let var_tmp = self.host.directories.get("/var/tmp").filter(|path| Some(*path) != tmp);
+            for (source, target) in [(&job.directories.tmp, tmp), (&job.directories.var_tmp, var_tmp)] {
+                if let Some(target) = target {
+                    mounts.push(Mount::Bind {
+                        source: source.clone(),
+                        target: target.clone(),
+                        recursive: false,
+                    });
+                }
+            }
+        }
+        for entry in
+            self.value(Key::TemporaryFileSystem, settings.temporary_file_system.as_ref())?.unwrap_or_default()
+        {
+            match self.host.directories.get(&entry.path) {
+                Some(target) => mounts.push(Mount::Tmpfs {
+                    target: target.clone(),
+                    flags: entry.flags,
+                    options: entry.options,
+                }),
+                None => self.note(
+                    &format!("{} {}", Key::TemporaryFileSystem, entry.path),
+                    "there is no such directory on this host",
+                ),
+            }
+        }
+        if ipc && let Some(target) = self.host.directories.get("/dev/mqueue") {
+            mounts.push(Mount::Mqueue { target: target.clone() });
+        }
+        Ok(mounts)
+    }
+
+    /// `tree` itself, with the flags of the mount in which it lies, and every mount below it.
+    fn submounts(&self, tree: &str) -> Vec<Submount> {
+        let within = |path: &str, tree: &str| {
+            path == tree || tree == "/" || path.strip_prefix(tree).is_some_and(|rest| rest.starts_with('/'))
+        };
+        // Later lines of mountinfo cover earlier ones.
+        let own = self.host.mounts.iter().filter(|m| within(tree, &m.target)).max_by_key(|m| m.target.len());
+        let mut list =
+            vec![Submount { target: tree.to_owned(), flags: own.map(|m| m.flags).unwrap_or_default() }];
+        let below = self.host.mounts.iter().filter(|m| m.target != tree && within(&m.target, tree));
+        list.extend(below.map(|m| Submount { target: m.target.clone(), flags: m.flags }));
+        list
+    }
+
+    fn cgroup(&mut self, grant: &Grant, job: &Job, stage: &Stage) -> Result<Option<JobCgroup>, Unplannable> {
+        let settings = &self.profile.settings;
+        let memory = self.value(Key::MemoryMax, settings.memory_max.as_ref())?;
+        let tasks = self.value(Key::TasksMax, settings.tasks_max.as_ref())?;
+        let Ok(node) = &self.host.cgroup.node else { return Ok(None) };
+        let limits = CgroupLimits {
+            memory_max: memory.and_then(|m| m.resolve(self.host.memory)),
+            tasks_max: tasks.and_then(|t| t.resolve(self.host.tasks)),
+        };
+        let mut controllers = Vec::new();
+        if limits.memory_max.is_some() {
+            controllers.push("memory".to_owned());
+        }
+        if limits.tasks_max.is_some() {
+            controllers.push("pids".to_owned());
+        }
+        // Names as systemd nests slices, systemd.slice(5).
+        let uid = grant.account.uid;
+        let user = format!("{node}/jacamar-u{uid}.slice");
+        let job_node = format!("{user}/jacamar-u{uid}-{}.slice", job.id);
+        let leaf = match stage {
+            Stage::Run(sub_stage) => format!("{job_node}/{sub_stage}.scope"),
+            Stage::Config => format!("{job_node}/config.scope"),
+            Stage::Prepare => format!("{job_node}/prepare.scope"),
+            Stage::Cleanup => format!("{job_node}/cleanup.scope"),
+            Stage::Exec => format!("{job_node}/exec.scope"),
+        };
+        Ok(Some(JobCgroup {
+            site: node.clone(),
+            user,
+            job: job_node,
+            leaf,
+            controllers,
+            limits,
+            clone_into: self.host.calls.clone_into_cgroup.is_present(),
+        }))
+    }
+
+    /// A stage needs a pid namespace or a control group: with neither there is no way to end it.
+    fn floor(&mut self) -> Result<(), Unplannable> {
+        let no_cgroup = self.host.cgroup.node.clone().err().unwrap_or_default();
+        let no_pid = match self.host.level {
+            Level::Root => absent("namespaces", self.host.namespaces),
+            Level::User => absent("user namespaces", self.host.user_namespaces)
+                .or_else(|| absent("namespaces", self.host.namespaces)),
+            Level::Capabilities => self.no_namespaces(),
+        }
+        .or_else(|| self.no_own_proc());
+        match no_pid {
+            None => {
+                self.note("control group", &format!("{no_cgroup}; a pid namespace with its own /proc ends the job instead"));
+                Ok(())
+            }
+            Some(no_pid) => Err(Unplannable {
+                profile: self.profile.name.clone(),
+                what: "a way to end the job".into(),
+                origin: None,
+                reason: format!("no control group ({no_cgroup}) and no pid namespace ({no_pid})"),
+                hint: "let systemd delegate a control group to the runner: put `[Service]` and `Delegate=yes` into \
+                       /etc/systemd/system/gitlab-runner.service.d/delegate.conf, then run `systemctl daemon-reload` \
+                       and restart the runner"
+                    .into(),
+            }),
+        }
+    }
+
+    fn filter(&mut self, no_new_privs: bool, in_user_namespace: bool) -> Result<Option<Filter>, Unplannable> {
+        let settings = &self.profile.settings;
+        let calls = settings.system_call_filter.as_ref();
+        let native = settings.system_call_architectures.as_ref();
+        let families = settings.restrict_address_families.as_ref();
+        let obstacle = if self.host.arch == Arch::Other {
+            Some("no filter is built for this architecture".to_owned())
+        } else if let Some(reason) = absent("seccomp", self.host.calls.seccomp) {
+            Some(reason)
+        } else if !no_new_privs && !in_user_namespace && self.host.level != Level::Root {
+            Some(format!(
+                "at level {} a filter needs no_new_privs, which would stop setuid helpers",
+                self.host.level
+            ))
+        } else {
+            None
+        };
+        if let Some(reason) = obstacle {
+            if let Some(setting) = calls {
+                self.lacking(Key::SystemCallFilter, setting, reason.clone())?;
+            }
+            if let Some(setting) = native {
+                self.lacking(Key::SystemCallArchitectures, setting, reason.clone())?;
+            }
+            if let Some(setting) = families {
+                self.lacking(Key::RestrictAddressFamilies, setting, reason)?;
+            }
+            return Ok(None);
+        }
+        let filter = Filter {
+            rules: self.value(Key::SystemCallFilter, calls)?.unwrap_or_default(),
+            native_only: self.value(Key::SystemCallArchitectures, native)?.is_some(),
+            families: self.value(Key::RestrictAddressFamilies, families)?,
+        };
+        let empty = filter.rules.is_empty() && !filter.native_only && filter.families.is_none();
+        Ok(if empty { None } else { Some(filter) })
+    }
+
+    fn id_maps(&self, grant: &Grant) -> Result<IdMaps, Unplannable> {
+        let account = &grant.account;
+        let own = |id| IdMaps::ranges(&[id]);
+        let maps = match self.host.level {
+            Level::Capabilities => {
+                let mut groups = account.groups.clone();
+                groups.push(account.gid);
+                groups.sort_unstable();
+                groups.dedup();
+                IdMaps { uids: own(account.uid), gids: IdMaps::ranges(&groups), deny_setgroups: false }
+            }
+            Level::User | Level::Root => {
+                IdMaps { uids: own(account.uid), gids: own(account.gid), deny_setgroups: true }
+            }
+        };
+        let bytes = IdMaps::text(&maps.gids).len();
+        if bytes >= IdMaps::WRITE_MAX_BYTES {
+            return Err(Unplannable {
+                profile: self.profile.name.clone(),
+                what: format!("the groups of {}", account.name),
+                origin: None,
+                reason: format!(
+                    "{} groups need {bytes} bytes in one write to gid_map, the kernel takes less than {}",
+                    account.groups.len(),
+                    IdMaps::WRITE_MAX_BYTES
+                ),
+                hint: "give these groups neighbouring ids, take the account out of some, or run the runner as root"
+                    .into(),
+            });
+        }
+        Ok(maps)
+    }
+
+    fn keyring(&mut self) -> Result<bool, Unplannable> {
+        let setting = self.profile.settings.keyring_mode.as_ref();
+        Ok(self.value(Key::KeyringMode, setting)? == Some(KeyringMode::Private))
+    }
+}
+
+fn absent(what: &str, presence: Presence) -> Option<String> {
+    match presence {
+        Presence::Present => None,
+        Presence::Absent(_) => Some(format!("this host has no {what} for us ({presence})")),
+    }
+}

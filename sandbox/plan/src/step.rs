@@ -1,0 +1,468 @@
+//! One vocabulary: what `explain` prints, the checker judges, the audit log records and an error names.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, IdMap, Key, Mount, Namespaces};
+
+/// One thing that is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    // Contain: the supervisor.
+    /// mkdir(2) in cgroup v2.
+    CreateCgroup {
+        /// Directory.
+        path: String,
+    },
+    /// Write `cgroup.subtree_control`, so that children have the controllers.
+    EnableControllers {
+        /// Directory.
+        path: String,
+        /// `memory`, `pids`.
+        controllers: Vec<String>,
+    },
+    /// Write `memory.max` and read it back.
+    LimitMemory {
+        /// Directory.
+        path: String,
+        /// Value.
+        bytes: Bytes,
+    },
+    /// Write `pids.max` and read it back.
+    LimitTasks {
+        /// Directory.
+        path: String,
+        /// Value.
+        tasks: u64,
+    },
+    /// clone3(2) into a control group, else clone(2).
+    Clone {
+        /// New namespaces.
+        namespaces: Namespaces,
+        /// Control group in which the child starts.
+        cgroup: Option<String>,
+    },
+    /// Write the waiting child into `cgroup.procs`.
+    JoinCgroup {
+        /// Directory.
+        path: String,
+    },
+    /// Write `deny` into `/proc/PID/setgroups`.
+    DenySetgroups,
+    /// Write `/proc/PID/uid_map`.
+    MapUids {
+        /// Content.
+        map: Vec<IdMap>,
+    },
+    /// Write `/proc/PID/gid_map`.
+    MapGids {
+        /// Content.
+        map: Vec<IdMap>,
+    },
+    /// One byte on the release pipe.
+    Release,
+
+    // Isolate: from here on the child.
+    /// Wait for that byte; end of file ends the child.
+    AwaitRelease,
+    /// `PR_SET_PDEATHSIG`, prctl(2).
+    DieWithSupervisor,
+    /// setsid(2).
+    NewSession,
+    /// A new session keyring, keyctl(2).
+    SessionKeyring,
+    /// Mount events of the host arrive, ours do not leave.
+    SlaveMounts,
+
+    // Wear the user.
+    /// setgroups(2).
+    SetGroups {
+        /// Supplementary groups.
+        groups: Vec<u32>,
+    },
+    /// Effective gid.
+    WearGid {
+        /// Group.
+        gid: u32,
+    },
+    /// Effective uid; real and saved stay, so that the user can neither signal nor trace us.
+    WearUid {
+        /// User.
+        uid: u32,
+    },
+    /// Effective capabilities are CAP_SYS_ADMIN alone.
+    WearCapabilities,
+
+    // View.
+    /// /proc is a procfs: descriptors are named by it.
+    VerifyProc,
+    /// Open a directory as the user, before a mount hides it.
+    OpenSource {
+        /// Directory.
+        path: String,
+    },
+    /// One mount.
+    Mount(Mount),
+
+    // Become the user.
+    /// The capabilities that the next steps need.
+    RaiseCapabilities,
+    /// The core limit that the supervisor found; its own is 0, prlimit(2).
+    CoreLimit,
+    /// Empty the capability bounding set.
+    DropBounding {
+        /// The last capability of this kernel.
+        last: u8,
+    },
+    /// `PR_SET_KEEPCAPS`, prctl(2).
+    KeepCapabilities,
+    /// Real, effective and saved gid.
+    BecomeGid {
+        /// Group.
+        gid: u32,
+    },
+    /// Real, effective and saved uid.
+    BecomeUid {
+        /// User.
+        uid: u32,
+    },
+    /// CAP_SYS_ADMIN alone, until the filter is loaded.
+    KeepSysAdmin,
+
+    // Confine.
+    /// chdir(2) as the user.
+    ChangeDirectory {
+        /// Directory.
+        path: String,
+    },
+    /// All descriptors above 2 but our own, which exec closes.
+    CloseDescriptors,
+    /// `PR_SET_NO_NEW_PRIVS`, prctl(2).
+    NoNewPrivileges,
+    /// seccomp(2).
+    Filter {
+        /// Number of rules.
+        rules: usize,
+        /// Foreign ABIs and unknown calls are denied too.
+        native_only: bool,
+    },
+    /// All capabilities of all sets.
+    DropCapabilities,
+    /// The ambient set.
+    ClearAmbient,
+
+    // Prove and execute.
+    /// Ids, groups and capabilities are as planned, and there is no way back.
+    Prove,
+    /// `PR_SET_CHILD_SUBREAPER`, prctl(2).
+    Subreaper,
+    /// Process 1 stays, its child goes on.
+    Fork,
+    /// execve(2).
+    Execute,
+    /// The supervisor learns how the command ended.
+    AwaitEnd,
+}
+
+/// Where in the order a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Supervisor: cgroup, limits, clone, maps.
+    Contain,
+    /// Child: session, keyring, propagation.
+    Isolate,
+    /// Child: files are opened with the user's rights.
+    Wear,
+    /// Child: mounts.
+    View,
+    /// Child: the user is the only identity.
+    Become,
+    /// Child: directory, descriptors, filter, capabilities.
+    Confine,
+    /// Child: proof, fork, exec.
+    Execute,
+}
+
+impl Phase {
+    /// In order.
+    pub const ALL: [Self; 7] =
+        [Self::Contain, Self::Isolate, Self::Wear, Self::View, Self::Become, Self::Confine, Self::Execute];
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Contain => "contain",
+            Self::Isolate => "isolate",
+            Self::Wear => "wear the user",
+            Self::View => "view",
+            Self::Become => "become the user",
+            Self::Confine => "confine",
+            Self::Execute => "execute",
+        })
+    }
+}
+
+impl Step {
+    /// The phase to which it belongs.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::CreateCgroup { .. }
+            | Self::EnableControllers { .. }
+            | Self::LimitMemory { .. }
+            | Self::LimitTasks { .. }
+            | Self::Clone { .. }
+            | Self::JoinCgroup { .. }
+            | Self::DenySetgroups
+            | Self::MapUids { .. }
+            | Self::MapGids { .. }
+            | Self::Release => Phase::Contain,
+            Self::AwaitRelease
+            | Self::DieWithSupervisor
+            | Self::NewSession
+            | Self::SessionKeyring
+            | Self::SlaveMounts => Phase::Isolate,
+            Self::SetGroups { .. } | Self::WearGid { .. } | Self::WearUid { .. } | Self::WearCapabilities => {
+                Phase::Wear
+            }
+            Self::VerifyProc | Self::OpenSource { .. } | Self::Mount(_) => Phase::View,
+            Self::RaiseCapabilities
+            | Self::CoreLimit
+            | Self::DropBounding { .. }
+            | Self::KeepCapabilities
+            | Self::BecomeGid { .. }
+            | Self::BecomeUid { .. }
+            | Self::KeepSysAdmin => Phase::Become,
+            Self::ChangeDirectory { .. }
+            | Self::CloseDescriptors
+            | Self::NoNewPrivileges
+            | Self::Filter { .. }
+            | Self::DropCapabilities
+            | Self::ClearAmbient => Phase::Confine,
+            Self::Prove | Self::Subreaper | Self::Fork | Self::Execute | Self::AwaitEnd => Phase::Execute,
+        }
+    }
+
+    /// The profile key that asked for it.
+    #[must_use]
+    pub fn key(&self) -> Option<Key> {
+        match self {
+            Self::LimitMemory { .. } => Some(Key::MemoryMax),
+            Self::LimitTasks { .. } => Some(Key::TasksMax),
+            Self::SessionKeyring => Some(Key::KeyringMode),
+            Self::NoNewPrivileges | Self::DropBounding { .. } => Some(Key::NoNewPrivileges),
+            Self::Filter { .. } => Some(Key::SystemCallFilter),
+            Self::Mount(mount) => match mount {
+                Mount::ReadOnly { .. } => Some(Key::ProtectSystem),
+                Mount::Bind { source, target, .. } if source == target => Some(Key::ProtectSystem),
+                Mount::Bind { target, .. } if target.starts_with("/etc/") => None,
+                Mount::Bind { .. } => Some(Key::PrivateTmp),
+                Mount::Tmpfs { .. } => Some(Key::TemporaryFileSystem),
+                Mount::Mqueue { .. } => Some(Key::PrivateIPC),
+                Mount::Proc { .. } => Some(Key::PrivatePIDs),
+            },
+            Self::CreateCgroup { .. }
+            | Self::EnableControllers { .. }
+            | Self::Clone { .. }
+            | Self::JoinCgroup { .. }
+            | Self::DenySetgroups
+            | Self::MapUids { .. }
+            | Self::MapGids { .. }
+            | Self::Release
+            | Self::AwaitRelease
+            | Self::DieWithSupervisor
+            | Self::NewSession
+            | Self::SlaveMounts
+            | Self::SetGroups { .. }
+            | Self::WearGid { .. }
+            | Self::WearUid { .. }
+            | Self::WearCapabilities
+            | Self::VerifyProc
+            | Self::OpenSource { .. }
+            | Self::RaiseCapabilities
+            | Self::CoreLimit
+            | Self::KeepCapabilities
+            | Self::BecomeGid { .. }
+            | Self::BecomeUid { .. }
+            | Self::KeepSysAdmin
+            | Self::ChangeDirectory { .. }
+            | Self::CloseDescriptors
+            | Self::DropCapabilities
+            | Self::ClearAmbient
+            | Self::Prove
+            | Self::Subreaper
+            | Self::Fork
+            | Self::Execute
+            | Self::AwaitEnd => None,
+        }
+    }
+
+    /// What the kernel is asked, in the words of strace(1); `_` stands for what only run time knows.
+    #[must_use]
+    pub fn calls(&self) -> Vec<String> {
+        let one = |text: String| vec![text];
+        match self {
+            Self::CreateCgroup { path } => one(format!("mkdir({path:?}, 0755)")),
+            Self::EnableControllers { path, controllers } => controllers
+                .iter()
+                .map(|name| format!("write({path}/cgroup.subtree_control, \"+{name}\")"))
+                .collect(),
+            Self::LimitMemory { path, bytes } => one(format!("write({path}/memory.max, \"{}\")", bytes.0)),
+            Self::LimitTasks { path, tasks } => one(format!("write({path}/pids.max, \"{tasks}\")")),
+            Self::Clone { namespaces, cgroup } => {
+                let mut flags = namespaces.names();
+                if cgroup.is_some() {
+                    flags.push("CLONE_INTO_CGROUP");
+                }
+                let call = if cgroup.is_some() { "clone3" } else { "clone" };
+                one(format!("{call}({})", if flags.is_empty() { "0".into() } else { flags.join("|") }))
+            }
+            Self::JoinCgroup { path } => one(format!("write({path}/cgroup.procs, \"_\")")),
+            Self::DenySetgroups => one("write(/proc/_/setgroups, \"deny\")".into()),
+            Self::MapUids { map } => one(format!("write(/proc/_/uid_map, {:?})", crate::IdMaps::text(map))),
+            Self::MapGids { map } => one(format!("write(/proc/_/gid_map, {:?})", crate::IdMaps::text(map))),
+            Self::Release => one("write(_, \"\\1\", 1)".into()),
+            Self::AwaitRelease => one("read(_, \"\\1\", 1)".into()),
+            Self::DieWithSupervisor => one("prctl(PR_SET_PDEATHSIG, SIGKILL)".into()),
+            Self::NewSession => one("setsid()".into()),
+            Self::SessionKeyring => one("keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)".into()),
+            Self::SlaveMounts => one("mount(NULL, \"/\", NULL, MS_REC|MS_SLAVE, NULL)".into()),
+            Self::SetGroups { groups } => {
+                let list: Vec<String> = groups.iter().map(u32::to_string).collect();
+                one(format!("setgroups({}, [{}])", groups.len(), list.join(", ")))
+            }
+            Self::WearGid { gid } => one(format!("setresgid(-1, {gid}, -1)")),
+            Self::WearUid { uid } => one(format!("setresuid(-1, {uid}, -1)")),
+            Self::WearCapabilities => one(
+                "capset(effective=CAP_SYS_ADMIN, permitted=CAP_SETGID|CAP_SETUID|CAP_SETPCAP|CAP_SYS_ADMIN, inheritable=0)"
+                    .into(),
+            ),
+            Self::VerifyProc => one("fstatfs(/proc, PROC_SUPER_MAGIC)".into()),
+            Self::OpenSource { path } => one(format!("open({path:?}, O_PATH|O_DIRECTORY)")),
+            Self::Mount(mount) => mount.calls(),
+            Self::RaiseCapabilities => one(
+                "capset(effective=CAP_SETGID|CAP_SETUID|CAP_SETPCAP|CAP_SYS_ADMIN, permitted=CAP_SETGID|CAP_SETUID|CAP_SETPCAP|CAP_SYS_ADMIN, inheritable=0)"
+                    .into(),
+            ),
+            Self::CoreLimit => one("prlimit64(0, RLIMIT_CORE, _, NULL)".into()),
+            Self::DropBounding { last } => {
+                (0..=*last).map(|capability| format!("prctl(PR_CAPBSET_DROP, {capability})")).collect()
+            }
+            Self::KeepCapabilities => one("prctl(PR_SET_KEEPCAPS, 1)".into()),
+            Self::BecomeGid { gid } => one(format!("setresgid({gid}, {gid}, {gid})")),
+            Self::BecomeUid { uid } => one(format!("setresuid({uid}, {uid}, {uid})")),
+            Self::KeepSysAdmin => {
+                one("capset(effective=CAP_SYS_ADMIN, permitted=CAP_SYS_ADMIN, inheritable=0)".into())
+            }
+            Self::ChangeDirectory { path } => one(format!("chdir({path:?})")),
+            Self::CloseDescriptors => one("close_range(_, _, 0)".into()),
+            Self::NoNewPrivileges => one("prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)".into()),
+            Self::Filter { .. } => {
+                one("seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, _)".into())
+            }
+            Self::DropCapabilities => one("capset(effective=0, permitted=0, inheritable=0)".into()),
+            Self::ClearAmbient => one("prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)".into()),
+            Self::Prove => Vec::new(),
+            Self::Subreaper => one("prctl(PR_SET_CHILD_SUBREAPER, 1)".into()),
+            Self::Fork => one("clone(SIGCHLD)".into()),
+            Self::Execute => one("execve(_)".into()),
+            Self::AwaitEnd => Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateCgroup { path } => write!(f, "make control group {path}"),
+            Self::EnableControllers { path, controllers } => {
+                write!(f, "enable {} for the children of {path}", controllers.join(" and "))
+            }
+            Self::LimitMemory { path, bytes } => write!(f, "limit memory to {bytes} in {path}"),
+            Self::LimitTasks { path, tasks } => write!(f, "limit tasks to {tasks} in {path}"),
+            Self::Clone { namespaces, cgroup } => {
+                let names: Vec<&str> = [
+                    (namespaces.user, "user"),
+                    (namespaces.mount, "mount"),
+                    (namespaces.pid, "pid"),
+                    (namespaces.ipc, "ipc"),
+                ]
+                .into_iter()
+                .filter(|(wanted, _)| *wanted)
+                .map(|(_, name)| name)
+                .collect();
+                match names.as_slice() {
+                    [] => f.write_str("clone without new namespaces")?,
+                    [name] => write!(f, "clone with a new {name} namespace")?,
+                    [first @ .., last] => {
+                        write!(f, "clone with new {} and {last} namespaces", first.join(", "))?
+                    }
+                }
+                match cgroup {
+                    Some(path) => write!(f, " into {path}"),
+                    None => Ok(()),
+                }
+            }
+            Self::JoinCgroup { path } => write!(f, "move the waiting child into {path}"),
+            Self::DenySetgroups => f.write_str("deny setgroups in the user namespace"),
+            Self::MapUids { map } => write!(f, "map user ids {}", ranges(map)),
+            Self::MapGids { map } => write!(f, "map group ids {}", ranges(map)),
+            Self::Release => f.write_str("release the child"),
+            Self::AwaitRelease => f.write_str("wait for the release"),
+            Self::DieWithSupervisor => f.write_str("die with the supervisor"),
+            Self::NewSession => f.write_str("start a new session"),
+            Self::SessionKeyring => f.write_str("join a new session keyring"),
+            Self::SlaveMounts => f.write_str("let no mount leave the namespace"),
+            Self::SetGroups { groups } => write!(f, "set {} supplementary groups", groups.len()),
+            Self::WearGid { gid } => write!(f, "wear group {gid}"),
+            Self::WearUid { uid } => write!(f, "wear user {uid}"),
+            Self::WearCapabilities => f.write_str("keep CAP_SYS_ADMIN alone effective"),
+            Self::VerifyProc => f.write_str("verify that /proc is a procfs"),
+            Self::OpenSource { path } => write!(f, "open {path} as the user"),
+            Self::Mount(mount) => write!(f, "{mount}"),
+            Self::RaiseCapabilities => f.write_str("raise the capabilities for the change of identity"),
+            Self::CoreLimit => f.write_str("give back the inherited core limit"),
+            Self::DropBounding { last } => write!(f, "drop capabilities 0 to {last} from the bounding set"),
+            Self::KeepCapabilities => f.write_str("keep capabilities over the change of user"),
+            Self::BecomeGid { gid } => write!(f, "become group {gid}"),
+            Self::BecomeUid { uid } => write!(f, "become user {uid}"),
+            Self::KeepSysAdmin => f.write_str("keep CAP_SYS_ADMIN alone, to load the filter"),
+            Self::ChangeDirectory { path } => write!(f, "change to directory {path}"),
+            Self::CloseDescriptors => f.write_str("close all descriptors but 0, 1 and 2"),
+            Self::NoNewPrivileges => f.write_str("set no_new_privs"),
+            Self::Filter { rules, native_only } => {
+                write!(f, "load the system call filter ({rules} rules")?;
+                f.write_str(if *native_only { ", native calls only)" } else { ")" })
+            }
+            Self::DropCapabilities => f.write_str("drop all capabilities"),
+            Self::ClearAmbient => f.write_str("clear the ambient capabilities"),
+            Self::Prove => f.write_str("prove that there is no way back"),
+            Self::Subreaper => f.write_str("become the reaper of what the job leaves"),
+            Self::Fork => f.write_str("fork the command's process"),
+            Self::Execute => f.write_str("execute the command"),
+            Self::AwaitEnd => f.write_str("learn how the command ended"),
+        }
+    }
+}
+
+fn ranges(map: &[IdMap]) -> String {
+    let text = |r: &IdMap| match r.count {
+        1 => r.first.to_string(),
+        n => format!("{}-{}", r.first, u64::from(r.first) + u64::from(n) - 1),
+    };
+    map.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// A step that failed, and what the kernel answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("could not {step}: {}", std::io::Error::from_raw_os_error(*errno))]
+pub struct StepError {
+    /// The step.
+    pub step: Step,
+    /// errno(3).
+    pub errno: i32,
+}
