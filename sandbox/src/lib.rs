@@ -1,2 +1,31 @@
-//! To be written.
+//! Applies a plan: contain, isolate, become the user, confine, execute.
+//!
+//! `sandbox` decides nothing while it applies: what a host cannot give was decided by `jacamar-plan`, from host
+//! facts that [`probe`] asked the kernel for. It parses no configuration and reads no environment.
+//!
+//! ```text
+//! own_process() -> Launch::prepare() -> contain() -> spawn() -> Supervisor::wait()
+//!                                                      └ child: isolate, wear, view, become, confine, prove, execute
+//! ```
 #![forbid(unsafe_code)]
+
+mod cgroup;
+mod child;
+mod directories;
+mod filter;
+mod identity;
+mod init;
+mod launch;
+mod own;
+mod probe;
+mod relay;
+mod supervise;
+mod view;
+
+pub use directories::{DirectoryError, JobDirectories};
+pub use filter::{FilterError, compile};
+pub use launch::{Command, Contained, Launch, LaunchError, Prepared, Stdio};
+pub use own::{Own, OwnError, level, own_process};
+pub use probe::{CgroupChoice, ProbeError, probe};
+pub use relay::Terminal;
+pub use supervise::{Ended, Supervisor, Watch};

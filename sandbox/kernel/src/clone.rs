@@ -63,6 +63,7 @@ fn split(pid: libc::c_long, child: impl FnOnce() -> Infallible) -> Result<Pid, E
     if pid == 0 {
         // A panic must not unwind into the parent's code.
         let _guard = AbortOnUnwind;
+        #[expect(unreachable_code, reason = "`child` never returns; its type says so")]
         match child() {}
     }
     i32::try_from(pid).map(Pid::from_raw).map_err(|_| Errno::EOVERFLOW)

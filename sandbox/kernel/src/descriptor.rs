@@ -51,6 +51,18 @@ impl std::fmt::Debug for FdPath {
     }
 }
 
+/// Descriptor 0, which every process of ours keeps.
+// SAFETY: `own_process` opens it if it was closed, and nothing closes it.
+pub const STANDARD_INPUT: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(0) };
+
+/// `FD_CLOEXEC`, fcntl(2).
+///
+/// # Errors
+/// EBADF.
+pub fn close_on_exec(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).map(drop)
+}
+
 /// Closes every descriptor above 2 but those in `keep` (at most 8). For the child of a clone: allocates nothing.
 ///
 /// close_range(2), Linux 5.9; where that is missing, the list of /proc/self/fd.
@@ -145,6 +157,29 @@ fn next_record(bytes: &[u8]) -> Option<Record<'_>> {
     let name = CStr::from_bytes_until_nul(bytes.get(19..length)?).ok()?;
     let number = name.to_str().ok().and_then(|text| text.parse().ok());
     Some(Record { number, rest: bytes.get(length..)? })
+}
+
+/// Closes the child's copy of a descriptor whose owner is in the parent's memory. For the child of a clone, which
+/// never returns to that owner.
+///
+/// # Errors
+/// Whatever close(2) answers.
+pub fn close_copy(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: closes a number; the copy of its owner in this child is never used or dropped.
+    check(unsafe { libc::syscall(libc::SYS_close, fd.as_raw_fd()) }).map(drop)
+}
+
+/// dup3(2) without close-on-exec; a descriptor that has the number already loses its flag.
+///
+/// # Errors
+/// EBADF, EINTR.
+pub fn duplicate_to(fd: BorrowedFd<'_>, number: RawFd) -> Result<(), Errno> {
+    if fd.as_raw_fd() == number {
+        // SAFETY: takes numbers only.
+        return check(unsafe { libc::syscall(libc::SYS_fcntl, number, libc::F_SETFD, 0_u64) }).map(drop);
+    }
+    // SAFETY: the child owns whatever stands at `number` (0, 1 or 2).
+    check(unsafe { libc::syscall(libc::SYS_dup3, fd.as_raw_fd(), number, 0_u32) }).map(drop)
 }
 
 /// Opens a directory by an absolute path of which no component is a symbolic link, as `O_PATH`. For the child of

@@ -37,23 +37,31 @@ pub fn probe(call: Call) -> Result<(), Errno> {
             };
             (value, Errno::EINVAL)
         }
-        // SAFETY: takes numbers only; -1 is no process.
-        Call::PidfdOpen => (unsafe { libc::syscall(libc::SYS_pidfd_open, -1, 0_u32) }, Errno::EINVAL),
-        // SAFETY: a size of 0 is refused before anything is read.
+        Call::PidfdOpen => {
+            // SAFETY: takes numbers only; -1 is no process.
+            let value = unsafe { libc::syscall(libc::SYS_pidfd_open, -1, 0_u32) };
+            (value, Errno::EINVAL)
+        }
         Call::Openat2 => {
-            (unsafe { libc::syscall(libc::SYS_openat2, -1, 0_u64, 0_u64, 0_u64) }, Errno::EINVAL)
+            // SAFETY: a size of 0 is refused before anything is read.
+            let value = unsafe { libc::syscall(libc::SYS_openat2, -1, 0_u64, 0_u64, 0_u64) };
+            (value, Errno::EINVAL)
         }
-        // SAFETY: takes numbers only; an empty range is refused.
         Call::CloseRange => {
-            (unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, 0_u32, 0_u32) }, Errno::EINVAL)
+            // SAFETY: takes numbers only; an empty range is refused.
+            let value = unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, 0_u32, 0_u32) };
+            (value, Errno::EINVAL)
         }
-        // SAFETY: takes numbers only; there is no such operation.
-        Call::Keyctl => (
-            unsafe { libc::syscall(libc::SYS_keyctl, i32::MAX, 0_u64, 0_u64, 0_u64, 0_u64) },
-            Errno::EOPNOTSUPP,
-        ),
-        // SAFETY: a null program is refused.
-        Call::Seccomp => (unsafe { libc::syscall(libc::SYS_seccomp, 1_u32, 0_u32, 0_u64) }, Errno::EFAULT),
+        Call::Keyctl => {
+            // SAFETY: takes numbers only; there is no such operation.
+            let value = unsafe { libc::syscall(libc::SYS_keyctl, i32::MAX, 0_u64, 0_u64, 0_u64, 0_u64) };
+            (value, Errno::EOPNOTSUPP)
+        }
+        Call::Seccomp => {
+            // SAFETY: a null program is refused.
+            let value = unsafe { libc::syscall(libc::SYS_seccomp, 1_u32, 0_u32, 0_u64) };
+            (value, Errno::EFAULT)
+        }
     };
     match (value, Errno::last()) {
         (-1, errno) if errno == expected => Ok(()),

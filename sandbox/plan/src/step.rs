@@ -164,6 +164,11 @@ pub enum Step {
     Execute,
     /// The supervisor learns how the command ended.
     AwaitEnd,
+    /// The supervisor ends what is left in a control group and removes it.
+    EndCgroup {
+        /// Directory.
+        path: String,
+    },
 }
 
 /// Where in the order a step stands.
@@ -243,7 +248,9 @@ impl Step {
             | Self::Filter { .. }
             | Self::DropCapabilities
             | Self::ClearAmbient => Phase::Confine,
-            Self::Prove | Self::Subreaper | Self::Fork | Self::Execute | Self::AwaitEnd => Phase::Execute,
+            Self::Prove | Self::Subreaper | Self::Fork | Self::Execute | Self::AwaitEnd | Self::EndCgroup { .. } => {
+                Phase::Execute
+            },
         }
     }
 
@@ -297,7 +304,8 @@ impl Step {
             | Self::Subreaper
             | Self::Fork
             | Self::Execute
-            | Self::AwaitEnd => None,
+            | Self::AwaitEnd
+            | Self::EndCgroup { .. } => None,
         }
     }
 
@@ -371,6 +379,9 @@ impl Step {
             Self::Fork => one("clone(SIGCHLD)".into()),
             Self::Execute => one("execve(_)".into()),
             Self::AwaitEnd => Vec::new(),
+            Self::EndCgroup { path } => {
+                vec![format!("write({path}/cgroup.kill, \"1\")"), format!("rmdir({path:?})")]
+            }
         }
     }
 }
@@ -445,6 +456,7 @@ impl fmt::Display for Step {
             Self::Fork => f.write_str("fork the command's process"),
             Self::Execute => f.write_str("execute the command"),
             Self::AwaitEnd => f.write_str("learn how the command ended"),
+            Self::EndCgroup { path } => write!(f, "end and remove control group {path}"),
         }
     }
 }

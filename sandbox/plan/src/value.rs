@@ -87,7 +87,7 @@ impl Memory {
         const PAGE: u64 = 4096;
         match self {
             Self::Bytes(bytes) => Some(Bytes(bytes / PAGE * PAGE)),
-            Self::Percent(percent) => Some(Bytes(total.0 / 100 * u64::from(percent) / PAGE * PAGE)),
+            Self::Percent(percent) => Some(Bytes(share(total.0, percent) / PAGE * PAGE)),
             Self::Infinity => None,
         }
     }
@@ -114,10 +114,15 @@ impl Tasks {
     pub fn resolve(self, total: u64) -> Option<u64> {
         match self {
             Self::Count(count) => Some(count),
-            Self::Percent(percent) => Some((total / 100 * u64::from(percent)).max(1)),
+            Self::Percent(percent) => Some(share(total, percent).max(1)),
             Self::Infinity => None,
         }
     }
+}
+
+/// So many percent of `total`; `percent` is at most 100, so it fits.
+fn share(total: u64, percent: u8) -> u64 {
+    u64::try_from(u128::from(total) * u128::from(percent) / 100).unwrap_or(total)
 }
 
 /// `Some(None)` is a percentage that is none: `0%`, `101%`, `x%`.
@@ -191,7 +196,7 @@ mod tests {
         assert_eq!(Memory::Bytes(10_000).resolve(Bytes(1)), Some(Bytes(8192)));
         assert_eq!(
             Memory::Percent(50).resolve(Bytes(1 << 30)),
-            Some(Bytes(536_870_912 / 4096 * 4096 - 4096 + 4096))
+            Some(Bytes(536_870_912))
         );
         assert_eq!(Memory::Infinity.resolve(Bytes(1)), None);
         assert_eq!(Tasks::Percent(50).resolve(1000), Some(500));

@@ -1,0 +1,300 @@
+//! The job's control group: made, limited and read back before a process is in it; ended, emptied, removed.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use cgroups_rs::fs::MaxValue;
+use cgroups_rs::fs::memory::MemController;
+use cgroups_rs::fs::pid::PidController;
+use jacamar_kernel::Errno;
+use jacamar_plan::{Bytes, JobCgroup, Level, Step, StepError};
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, UnlinkatFlags, getuid, read, setfsuid, unlinkat, write};
+
+/// A leaf with our processes in it, and the nodes above it.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    plan: JobCgroup,
+    leaf: OwnedFd,
+    /// At the capability level the delegated subtree belongs to the runner, not to the keeper (launch E10).
+    as_runner: bool,
+}
+
+const DIRECTORY: OFlag =
+    OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Control group files hold a line or a short list.
+const FILE_MAX_BYTES: usize = 64 * 1024;
+
+impl Cgroup {
+    /// Makes the groups and writes the limits.
+    pub(crate) fn create(plan: &JobCgroup, level: Level) -> Result<Self, StepError> {
+        let as_runner = level == Level::Capabilities;
+        with_ids(as_runner, || {
+            make(&plan.site, Exists::Accept)?;
+            enable(&plan.site, &plan.controllers)?;
+            make(&plan.user, Exists::Accept)?;
+            enable(&plan.user, &plan.controllers)?;
+            make(&plan.job, Exists::Accept)?;
+            limit(plan)?;
+            let leaf = make(&plan.leaf, Exists::Refuse)?;
+            Ok(Self { plan: plan.clone(), leaf, as_runner })
+        })
+    }
+
+    /// For CLONE_INTO_CGROUP.
+    pub(crate) fn leaf(&self) -> BorrowedFd<'_> {
+        self.leaf.as_fd()
+    }
+
+    /// Moves a waiting child into the leaf.
+    pub(crate) fn join(&self, pid: Pid) -> Result<(), StepError> {
+        with_ids(self.as_runner, || {
+            write_file(self.leaf(), c"cgroup.procs", pid.to_string().as_bytes())
+                .map_err(|e| step(Step::JoinCgroup { path: self.plan.leaf.clone() }, e))
+        })
+    }
+
+    /// Ends every process in the leaf and waits until the kernel says that it is empty.
+    ///
+    /// `cgroup.kill`, Linux 5.14; where that is missing, SIGKILL for each line of `cgroup.procs` until none is left.
+    pub(crate) fn end(&self, within: Duration) -> Result<(), StepError> {
+        let failed = |e| step(Step::EndCgroup { path: self.plan.leaf.clone() }, e);
+        with_ids(self.as_runner, || {
+            let deadline = Instant::now() + within;
+            loop {
+                match write_file(self.leaf(), c"cgroup.kill", b"1") {
+                    Err(Errno::ENOENT) => kill_listed(self.leaf()).map_err(failed)?,
+                    other => other.map_err(failed)?,
+                }
+                if !populated(self.leaf(), deadline).map_err(failed)? {
+                    return Ok(());
+                }
+                if Instant::now() >= deadline {
+                    return Err(failed(Errno::ETIMEDOUT));
+                }
+            }
+        })
+    }
+
+    /// Removes the leaf and what the job made below it, then each node above that is empty, but not the site's.
+    pub(crate) fn remove(self, job_too: bool) -> Result<(), StepError> {
+        let failed = |e| step(Step::EndCgroup { path: self.plan.job.clone() }, e);
+        with_ids(self.as_runner, || {
+            remove_tree(&self.plan.leaf, 16).map_err(failed)?;
+            if job_too {
+                remove_tree(&self.plan.job, 16).map_err(failed)?;
+                match nix::unistd::unlinkat(
+                    nix::fcntl::AT_FDCWD,
+                    self.plan.user.as_str(),
+                    UnlinkatFlags::RemoveDir,
+                ) {
+                    // Another job of this user, or someone else removed it.
+                    Ok(()) | Err(Errno::EBUSY | Errno::ENOTEMPTY | Errno::ENOENT) => Ok(()),
+                    Err(e) => Err(failed(e)),
+                }?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn step(step: Step, errno: Errno) -> StepError {
+    StepError { step, errno: errno as i32 }
+}
+
+/// File access with the runner's uid, and back. setfsuid(2) cannot report an error, so it is asked again.
+fn with_ids<T>(as_runner: bool, act: impl FnOnce() -> Result<T, StepError>) -> Result<T, StepError> {
+    if !as_runner {
+        return act();
+    }
+    let own = nix::unistd::geteuid();
+    setfsuid(getuid());
+    let result = act();
+    setfsuid(own);
+    if setfsuid(own) != own {
+        return Err(step(Step::AwaitEnd, Errno::EPERM));
+    }
+    result
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Exists {
+    Accept,
+    Refuse,
+}
+
+/// mkdir(2), retried when another process removes the empty parent at that moment.
+fn make(path: &str, exists: Exists) -> Result<OwnedFd, StepError> {
+    let failed = |e| step(Step::CreateCgroup { path: path.to_owned() }, e);
+    match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)) {
+        Ok(()) => {}
+        Err(Errno::EEXIST) if exists == Exists::Accept => {}
+        Err(e) => return Err(failed(e)),
+    }
+    let fd = nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(failed)?;
+    // A directory on a tmpfs takes every value and limits nothing.
+    match jacamar_kernel::is_cgroup2(fd.as_fd()) {
+        Ok(true) => Ok(fd),
+        Ok(false) => Err(failed(Errno::EMEDIUMTYPE)),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+fn enable(path: &str, controllers: &[String]) -> Result<(), StepError> {
+    if controllers.is_empty() {
+        return Ok(());
+    }
+    let failed =
+        |e| step(Step::EnableControllers { path: path.to_owned(), controllers: controllers.to_vec() }, e);
+    let fd = nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(failed)?;
+    for name in controllers {
+        write_file(fd.as_fd(), c"cgroup.subtree_control", format!("+{name}").as_bytes()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Limits through cgroups-rs' setters, which do report errors (its `apply` does not); each is read back, because a
+/// group without the controller would take the value for nothing.
+fn limit(plan: &JobCgroup) -> Result<(), StepError> {
+    let fd = nix::fcntl::open(plan.job.as_str(), DIRECTORY, Mode::empty())
+        .map_err(|e| step(Step::CreateCgroup { path: plan.job.clone() }, e))?;
+    if let Some(bytes) = plan.limits.memory_max {
+        let failed = |e| step(Step::LimitMemory { path: plan.job.clone(), bytes }, e);
+        has_controller(fd.as_fd(), "memory").map_err(failed)?;
+        let Bytes(value) = bytes;
+        let value_signed = i64::try_from(value).map_err(|_| failed(Errno::ERANGE))?;
+        MemController::new(plan.job.clone().into(), std::path::PathBuf::new(), true)
+            .set_limit(value_signed)
+            .map_err(|e| failed(errno_of(&e)))?;
+        read_back(fd.as_fd(), c"memory.max", value).map_err(failed)?;
+    }
+    if let Some(tasks) = plan.limits.tasks_max {
+        let failed = |e| step(Step::LimitTasks { path: plan.job.clone(), tasks }, e);
+        has_controller(fd.as_fd(), "pids").map_err(failed)?;
+        let value = i64::try_from(tasks).map_err(|_| failed(Errno::ERANGE))?;
+        PidController::new(plan.job.clone().into(), std::path::PathBuf::new(), true)
+            .set_pid_max(MaxValue::Value(value))
+            .map_err(|e| failed(errno_of(&e)))?;
+        read_back(fd.as_fd(), c"pids.max", tasks).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn errno_of(error: &cgroups_rs::fs::error::Error) -> Errno {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(code) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            return Errno::from_raw(code);
+        }
+        source = error.source();
+    }
+    Errno::EIO
+}
+
+fn has_controller(group: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    let list = read_file(group, c"cgroup.controllers")?;
+    if list.split_whitespace().any(|word| word == name) { Ok(()) } else { Err(Errno::ENODEV) }
+}
+
+fn read_back(group: BorrowedFd<'_>, file: &std::ffi::CStr, written: u64) -> Result<(), Errno> {
+    let text = read_file(group, file)?;
+    if text.trim_end() == written.to_string() { Ok(()) } else { Err(Errno::EBADMSG) }
+}
+
+fn read_file(group: BorrowedFd<'_>, file: &std::ffi::CStr) -> Result<String, Errno> {
+    let fd = openat(group, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    while text.len() <= FILE_MAX_BYTES {
+        match read(&fd, &mut buffer)? {
+            0 => return String::from_utf8(text).map_err(|_| Errno::EILSEQ),
+            length => text.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+        }
+    }
+    Err(Errno::EFBIG)
+}
+
+fn write_file(group: BorrowedFd<'_>, file: &std::ffi::CStr, text: &[u8]) -> Result<(), Errno> {
+    let fd = openat(group, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    // One write: a control group file takes each write as a whole.
+    if write(&fd, text)? == text.len() { Ok(()) } else { Err(Errno::EIO) }
+}
+
+fn kill_listed(group: BorrowedFd<'_>) -> Result<(), Errno> {
+    for line in read_file(group, c"cgroup.procs")?.lines() {
+        let pid: i32 = line.parse().map_err(|_| Errno::EBADMSG)?;
+        // 0 is a process of another pid namespace; kill(0) would be our own group.
+        if pid <= 0 {
+            return Err(Errno::ESRCH);
+        }
+        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the group still has processes, asked until it has none or 50 ms or the deadline have passed.
+fn populated(group: BorrowedFd<'_>, deadline: Instant) -> Result<bool, Errno> {
+    let round = (Instant::now() + Duration::from_millis(50)).min(deadline);
+    let events = openat(group, c"cgroup.events", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    loop {
+        let text = read_file(group, c"cgroup.events")?;
+        if text.lines().any(|line| line == "populated 0") {
+            return Ok(false);
+        }
+        let left = round.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(true);
+        }
+        // The first poll of a fresh descriptor may report an event that was read above.
+        let timeout = PollTimeout::try_from(left.min(Duration::from_millis(5))).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Removes a group and, first, those below it: a job with a delegated group may have made some.
+fn remove_tree(path: &str, depth: usize) -> Result<(), Errno> {
+    for attempt in 0.. {
+        match unlinkat(nix::fcntl::AT_FDCWD, path, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(e) if attempt == 50 => return Err(e),
+            Err(Errno::EBUSY) => {}
+            Err(e) => return Err(e),
+        }
+        for child in children(path)? {
+            if depth > 0 {
+                remove_tree(&format!("{path}/{child}"), depth - 1)?;
+            }
+        }
+        if attempt > 0 {
+            // The last process is dead but not yet reaped by its parent.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    Ok(())
+}
+
+fn children(path: &str) -> Result<Vec<String>, Errno> {
+    let mut dir = Dir::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in dir.iter() {
+        let entry = entry?;
+        let name: CString = entry.file_name().to_owned();
+        let is_directory = entry.file_type() == Some(nix::dir::Type::Directory);
+        if is_directory && !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name.into_string().map_err(|_| Errno::EILSEQ)?);
+        }
+    }
+    Ok(names)
+}

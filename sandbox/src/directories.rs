@@ -1,0 +1,262 @@
+//! The job's own directories: made before a stage, bound into its view, emptied as the user, removed.
+
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use jacamar_kernel::Errno;
+use jacamar_plan::{Directories, Level};
+use nix::dir::{Dir, Type};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, setfsgid, setfsuid, unlinkat, write};
+
+/// A directory that could not be made or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {what} {path}: {}", errno.desc())]
+pub struct DirectoryError {
+    what: &'static str,
+    path: PathBuf,
+    errno: Errno,
+}
+
+/// Private directories of one job, below a base that belongs to us.
+#[derive(Debug)]
+pub struct JobDirectories {
+    base: PathBuf,
+    name: String,
+    owner: Owner,
+}
+
+/// Whose rights are used below the job's directory.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    uid: u32,
+    gid: u32,
+    level: Level,
+}
+
+const DIRECTORY: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// Files of /etc/ssh/ssh_config.d that are copied: so many, so large.
+const SSH_FILES_MAX: usize = 64;
+const SSH_FILE_MAX_BYTES: u64 = 64 * 1024;
+/// Directories in directories: a job can make more, and its user then removes them.
+const DEPTH_MAX: usize = 512;
+
+impl JobDirectories {
+    /// Makes `base` (mode 0711, ours), a directory with a random name below it for the user, and in it those that a
+    /// plan binds. With root's rights nothing is done inside of what belongs to the user.
+    ///
+    /// # Errors
+    /// [`DirectoryError`]; what was made so far is removed by [`JobDirectories::remove`] of a later run.
+    pub fn make(base: &Path, uid: u32, gid: u32, level: Level) -> Result<Self, DirectoryError> {
+        make_base(base)?;
+        let directories =
+            Self { base: base.to_owned(), name: random_name(base)?, owner: Owner { uid, gid, level } };
+        let failed = |what| {
+            let path = directories.path();
+            move |errno| DirectoryError { what, path, errno }
+        };
+        let base = open_directory(base)?;
+        mkdirat(&base, directories.name.as_str(), Mode::S_IRWXU).map_err(failed("make"))?;
+        if level == Level::Root {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            fchownat(&base, directories.name.as_str(), Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
+                .map_err(failed("give away"))?;
+        }
+        directories
+            .owner
+            .as_user(|| {
+                let own = openat(&base, directories.name.as_str(), DIRECTORY, Mode::empty())?;
+                for (name, mode) in [("tmp", 0o1777), ("var-tmp", 0o1777), ("ssh_config.d", 0o755)] {
+                    mkdirat(&own, name, Mode::S_IRWXU)?;
+                    let fd = openat(&own, name, DIRECTORY, Mode::empty())?;
+                    // mkdir(2) obeys the umask.
+                    fchmod(&fd, Mode::from_bits_truncate(mode))?;
+                }
+                Ok(())
+            })
+            .map_err(failed("fill"))?;
+        Ok(directories)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.base.join(&self.name)
+    }
+
+    /// Paths for the plan.
+    ///
+    /// # Errors
+    /// [`DirectoryError`] if the base is not UTF-8.
+    pub fn paths(&self) -> Result<Directories, DirectoryError> {
+        let text = |name: &str| {
+            let path = self.path().join(name);
+            path.into_os_string().into_string().map_err(|path| DirectoryError {
+                what: "name",
+                path: path.into(),
+                errno: Errno::EILSEQ,
+            })
+        };
+        Ok(Directories { tmp: text("tmp")?, var_tmp: text("var-tmp")?, ssh_config: text("ssh_config.d")? })
+    }
+
+    /// Copies the files of /etc/ssh/ssh_config.d, as the user: in a user namespace root's look like nobody's, and
+    /// ssh refuses those.
+    ///
+    /// # Errors
+    /// [`DirectoryError`]
+    pub fn copy_ssh_config(&self, from: &Path) -> Result<(), DirectoryError> {
+        let failed = |errno| DirectoryError { what: "copy", path: from.to_owned(), errno };
+        self.owner
+            .as_user(|| {
+                let to = nix::fcntl::open(&self.path().join("ssh_config.d"), DIRECTORY, Mode::empty())?;
+                for entry in std::fs::read_dir(from).map_err(errno)?.take(SSH_FILES_MAX) {
+                    let entry = entry.map_err(errno)?;
+                    let metadata = std::fs::metadata(entry.path()).map_err(errno)?;
+                    if !metadata.is_file() || metadata.len() > SSH_FILE_MAX_BYTES {
+                        continue;
+                    }
+                    let text = std::fs::read(entry.path()).map_err(errno)?;
+                    let flags = OFlag::O_WRONLY
+                        | OFlag::O_CREAT
+                        | OFlag::O_EXCL
+                        | OFlag::O_NOFOLLOW
+                        | OFlag::O_CLOEXEC;
+                    let file =
+                        openat(&to, entry.file_name().as_os_str(), flags, Mode::from_bits_truncate(0o600))?;
+                    fchmod(&file, Mode::from_bits_truncate(0o644))?;
+                    if write(&file, &text)? != text.len() {
+                        return Err(Errno::EIO);
+                    }
+                }
+                Ok(())
+            })
+            .map_err(failed)
+    }
+
+    /// Empties the directories as the user, then removes them.
+    ///
+    /// # Errors
+    /// [`DirectoryError`]
+    pub fn remove(self) -> Result<(), DirectoryError> {
+        let failed = |errno| DirectoryError { what: "remove", path: self.path(), errno };
+        let base = open_directory(&self.base)?;
+        self.owner
+            .as_user(|| empty(&openat(&base, self.name.as_str(), DIRECTORY, Mode::empty())?, 0))
+            .map_err(failed)?;
+        unlinkat(&base, self.name.as_str(), UnlinkatFlags::RemoveDir).map_err(failed)
+    }
+}
+
+impl Owner {
+    /// File access with the user's ids, and back. setfsuid(2) cannot report an error, so it is asked again.
+    fn as_user<T>(self, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        if self.level != Level::Root {
+            return act();
+        }
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let (own_uid, own_gid) = crate::own::own_ids();
+        let (own_uid, own_gid) = (Uid::from_raw(own_uid), Gid::from_raw(own_gid));
+        setfsgid(gid);
+        setfsuid(uid);
+        let result = if setfsuid(uid) == uid && setfsgid(gid) == gid { act() } else { Err(Errno::EPERM) };
+        setfsuid(own_uid);
+        setfsgid(own_gid);
+        if setfsuid(own_uid) != own_uid || setfsgid(own_gid) != own_gid {
+            return Err(Errno::EPERM);
+        }
+        result
+    }
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, DirectoryError> {
+    nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(|errno| DirectoryError {
+        what: "open",
+        path: path.to_owned(),
+        errno,
+    })
+}
+
+/// Makes the base and what is missing above it, and checks that nobody else could have put things into it.
+fn make_base(base: &Path) -> Result<(), DirectoryError> {
+    let failed = |path: &Path, errno| DirectoryError { what: "make", path: path.to_owned(), errno };
+    let mut missing: Vec<&Path> = base.ancestors().take_while(|path| !path.exists()).collect();
+    missing.reverse();
+    for path in missing {
+        match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o700)) {
+            Ok(()) => {
+                // Others pass through to what is theirs, and list nothing.
+                let mode = Mode::from_bits_truncate(0o711);
+                fchmodat(nix::fcntl::AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink)
+                    .map_err(|e| failed(path, e))?;
+            }
+            Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(failed(path, errno)),
+        }
+    }
+    let fd = open_directory(base)?;
+    let stat = fstat(fd.as_fd()).map_err(|e| failed(base, e))?;
+    let (own, _) = crate::own::own_ids();
+    if stat.st_uid != own || stat.st_mode & 0o022 != 0 {
+        return Err(DirectoryError { what: "trust", path: base.to_owned(), errno: Errno::EPERM });
+    }
+    Ok(())
+}
+
+/// 128 random bits in hex: no two jobs meet, and nobody guesses it beforehand.
+fn random_name(base: &Path) -> Result<String, DirectoryError> {
+    let mut bytes = [0_u8; 16];
+    jacamar_kernel::random(&mut bytes).map_err(|errno| DirectoryError {
+        what: "name",
+        path: base.to_owned(),
+        errno,
+    })?;
+    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        write!(text, "{byte:02x}").unwrap_or_default();
+        text
+    }))
+}
+
+/// Removes everything in a directory, never following a link.
+fn empty(directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
+    if depth > DEPTH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    let mut names = Vec::new();
+    for entry in Dir::from_fd(directory.try_clone().map_err(errno)?)?.iter() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push((entry.file_name().to_owned(), entry.file_type()));
+        }
+    }
+    for (name, kind) in names {
+        let name = name.as_c_str();
+        if kind != Some(Type::Directory) {
+            match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => continue,
+                Err(Errno::EISDIR | Errno::EPERM) if kind.is_none() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let below = match openat(directory, name, DIRECTORY, Mode::empty()) {
+            // Its owner took the rights away; it is still the owner's to remove.
+            Err(Errno::EACCES) => {
+                fchmodat(directory, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+                openat(directory, name, DIRECTORY, Mode::empty())
+            }
+            other => other,
+        }?;
+        if fstat(below.as_fd())?.st_mode & 0o300 != 0o300 {
+            fchmod(&below, Mode::S_IRWXU)?;
+        }
+        empty(&below, depth + 1)?;
+        unlinkat(directory, name, UnlinkatFlags::RemoveDir)?;
+    }
+    Ok(())
+}

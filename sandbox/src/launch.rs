@@ -1,0 +1,255 @@
+//! The supervisor's side: prepare everything that can fail, contain, clone once, release.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use jacamar_kernel::{Errno, Image};
+use jacamar_plan::{
+    CheckedPlan, IdMap, IdMaps, Identity, JobCgroup, Mount, Namespaces, Plan, Step, StepError,
+};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, pipe2, write};
+
+use crate::cgroup::Cgroup;
+use crate::child::{self, Pipes, Script};
+use crate::own::{Own, own_uids};
+use crate::supervise::Supervisor;
+use crate::{FilterError, compile};
+
+/// What is executed. Not part of the plan: arguments and environment may hold secrets.
+#[derive(Debug)]
+pub struct Command {
+    /// Path of the program; it is not searched for.
+    pub path: CString,
+    /// Arguments, the program's name first.
+    pub arguments: Vec<CString>,
+    /// The whole environment.
+    pub environment: Vec<CString>,
+    /// Descriptors 0, 1 and 2.
+    pub stdio: Stdio,
+}
+
+/// Descriptors 0, 1 and 2 of the command.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Our own.
+    Inherit,
+    /// These.
+    Descriptors {
+        /// 0
+        input: OwnedFd,
+        /// 1
+        output: OwnedFd,
+        /// 2
+        error: OwnedFd,
+    },
+    /// A terminal of its own, which controls the command's session.
+    Terminal(OwnedFd),
+}
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// A step failed.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// The filter cannot be compiled.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// A path of the plan has a NUL in it.
+    #[error("a path of the plan has a NUL character in it")]
+    Nul(#[from] std::ffi::NulError),
+    /// Our own ids, pipes.
+    #[error("could not {what}: {}", errno.desc())]
+    Own {
+        /// What.
+        what: &'static str,
+        /// errno(3)
+        errno: Errno,
+    },
+}
+
+/// A launch in one of its states: [`Prepared`], then [`Contained`].
+#[derive(Debug)]
+pub struct Launch<S> {
+    plan: CheckedPlan,
+    script: Script,
+    state: S,
+}
+
+/// Everything that can fail or allocate is made; nothing has happened yet.
+#[derive(Debug)]
+pub struct Prepared(());
+
+/// The control group stands with its limits.
+#[derive(Debug)]
+pub struct Contained {
+    cgroup: Option<Cgroup>,
+}
+
+impl Launch<Prepared> {
+    /// Makes all that the child needs: after the clone it allocates nothing.
+    ///
+    /// # Errors
+    /// [`LaunchError`]: nothing has happened.
+    pub fn prepare(plan: CheckedPlan, command: Command, own: &Own) -> Result<Self, LaunchError> {
+        let data = plan.plan();
+        let filters = match &data.confine.filter {
+            Some(filter) => compile(filter)?,
+            None => Vec::new(),
+        };
+        let steps = data.child_steps();
+        let texts = steps.iter().map(texts).collect::<Result<Vec<_>, _>>()?;
+        let sources = steps.iter().filter(|step| matches!(step, Step::OpenSource { .. })).count();
+        let groups = match &data.identity {
+            Identity::Become(wear) => wear.groups.len(),
+            Identity::Own { .. } => 0,
+        };
+        let uids = own_uids().map_err(|errno| LaunchError::Own { what: "read our own ids", errno })?;
+        let script = Script {
+            steps,
+            texts,
+            filters,
+            image: Image::new(command.path, command.arguments, command.environment),
+            stdio: command.stdio,
+            identity: data.identity.clone(),
+            confine: data.confine.clone(),
+            init: data.execute.init,
+            core: own.core,
+            umask: own.umask,
+            no_way_back: uids.to_vec(),
+            sources: Vec::with_capacity(sources),
+            groups: vec![0; groups + 1],
+        };
+        Ok(Self { plan, script, state: Prepared(()) })
+    }
+
+    /// Makes the control group and writes its limits.
+    ///
+    /// # Errors
+    /// [`StepError`]: no process was started.
+    pub fn contain(self) -> Result<Launch<Contained>, LaunchError> {
+        let plan = self.plan.plan();
+        let cgroup = match &plan.contain.cgroup {
+            Some(cgroup) => Some(Cgroup::create(cgroup, plan.level)?),
+            None => None,
+        };
+        Ok(Launch { plan: self.plan, script: self.script, state: Contained { cgroup } })
+    }
+}
+
+impl Launch<Contained> {
+    /// Clones once, writes the maps, releases the child. The child never returns here.
+    ///
+    /// # Errors
+    /// [`LaunchError`]: the child, if there is one, ends by itself, because nobody will release it.
+    pub fn spawn(self) -> Result<Supervisor, LaunchError> {
+        let Self { plan, mut script, state: Contained { cgroup } } = self;
+        let own = |what| move |errno| LaunchError::Own { what, errno };
+        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(own("make a pipe"));
+        let (control, failure, report) = (pipe()?, pipe()?, pipe()?);
+        let data = plan.plan();
+        let contain = &data.contain;
+
+        // The map files of an undumpable process are root's (launch E7). The keeper's uid is what keeps the runner
+        // and the user out meanwhile (E6); at user level there is nobody to keep out.
+        if contain.id_maps.is_some() {
+            nix::sys::prctl::set_dumpable(true).map_err(own("allow the maps"))?;
+        }
+        let pipes = Pipes {
+            control: control.0,
+            failure: failure.1,
+            report: report.1,
+            of_supervisor: [control.1, failure.0, report.0],
+        };
+        let into =
+            contain.cgroup.as_ref().filter(|cgroup: &&JobCgroup| cgroup.clone_into).and(cgroup.as_ref());
+        let pid = clone(contain.namespaces, into, || child::run(&mut script, &pipes))?;
+        let Pipes { of_supervisor: [control, failure, report], .. } = pipes;
+        drop(script);
+
+        let steps = data.child_steps();
+        let mut supervisor =
+            Supervisor::new(pid, control, failure, report, cgroup, steps, contain.namespaces.pid);
+        let released = ready(data, &supervisor).and_then(|()| {
+            if contain.id_maps.is_some() {
+                nix::sys::prctl::set_dumpable(false).map_err(own("forbid tracing"))?;
+            }
+            supervisor.release().map_err(|e| LaunchError::Step(failed(Step::Release, e)))
+        });
+        match released {
+            Ok(()) => Ok(supervisor),
+            Err(error) => {
+                supervisor.abandon()?;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn failed(step: Step, errno: Errno) -> StepError {
+    StepError { step, errno: errno as i32 }
+}
+
+fn clone(
+    namespaces: Namespaces,
+    into: Option<&Cgroup>,
+    child: impl FnOnce() -> Infallible,
+) -> Result<Pid, LaunchError> {
+    let flags = namespaces.clone_flags();
+    let result = match into {
+        Some(cgroup) => jacamar_kernel::clone_into(flags, cgroup.leaf(), child),
+        None => jacamar_kernel::clone(flags, child),
+    };
+    result.map_err(|e| LaunchError::Step(failed(Step::Clone { namespaces, cgroup: None }, e)))
+}
+
+/// What the waiting child needs before it may go on.
+fn ready(plan: &Plan, supervisor: &Supervisor) -> Result<(), LaunchError> {
+    if plan.contain.cgroup.as_ref().is_some_and(|cgroup| !cgroup.clone_into) {
+        supervisor.join_cgroup()?;
+    }
+    if let Some(maps) = &plan.contain.id_maps {
+        let pid = supervisor.pid();
+        if maps.deny_setgroups {
+            write_proc(pid, "setgroups", "deny").map_err(|e| failed(Step::DenySetgroups, e))?;
+        }
+        map(pid, "uid_map", &maps.uids).map_err(|e| failed(Step::MapUids { map: maps.uids.clone() }, e))?;
+        map(pid, "gid_map", &maps.gids).map_err(|e| failed(Step::MapGids { map: maps.gids.clone() }, e))?;
+    }
+    Ok(())
+}
+
+fn map(pid: Pid, file: &str, ranges: &[IdMap]) -> Result<(), Errno> {
+    write_proc(pid, file, &IdMaps::text(ranges))
+}
+
+/// Writes a file of our own waiting child; it cannot be another's, for we have not reaped it.
+fn write_proc(pid: Pid, file: &str, text: &str) -> Result<(), Errno> {
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let proc = nix::fcntl::open(c"/proc", directory, Mode::empty())?;
+    if !jacamar_kernel::is_procfs(proc.as_fd())? {
+        return Err(Errno::EMEDIUMTYPE);
+    }
+    let fd =
+        openat(&proc, format!("{pid}/{file}").as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    // The kernel takes one write.
+    if write(&fd, text.as_bytes())? == text.len() { Ok(()) } else { Err(Errno::EIO) }
+}
+
+/// The texts of a step as the kernel wants them, in the order in which the child uses them.
+fn texts(step: &Step) -> Result<Vec<CString>, std::ffi::NulError> {
+    let list: Vec<&str> = match step {
+        Step::OpenSource { path } | Step::ChangeDirectory { path } => vec![path],
+        Step::Mount(mount) => match mount {
+            Mount::Bind { target, .. } | Mount::Mqueue { target } => vec![target],
+            Mount::ReadOnly { mounts } => mounts.iter().map(|m| m.target.as_str()).collect(),
+            Mount::Tmpfs { target, options, .. } => vec![target, options],
+            Mount::Proc { options } => vec![options],
+        },
+        _ => Vec::new(),
+    };
+    list.into_iter().map(CString::new).collect()
+}

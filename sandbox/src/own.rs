@@ -1,0 +1,107 @@
+//! Our own process, made clean before anything else: nothing inherited is trusted or passed on.
+
+use std::os::fd::OwnedFd;
+
+use jacamar_kernel::Errno;
+use jacamar_plan::Level;
+use nix::fcntl::{OFlag, open};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{getegid, geteuid, getresuid};
+
+/// What is left of the process that started us, and how signals arrive from now on.
+#[derive(Debug)]
+pub struct Own {
+    /// Signals that end or inform a supervisor.
+    pub(crate) signals: SignalFd,
+    /// The core limit that the job gets back: soft, hard.
+    pub(crate) core: (rlim_t, rlim_t),
+    /// The umask that the job gets back: the service's, or a login's.
+    pub(crate) umask: Mode,
+}
+
+/// A thing about our own process that could not be made clean.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {what}: {}", errno.desc())]
+pub struct OwnError {
+    what: &'static str,
+    errno: Errno,
+}
+
+fn or<T>(what: &'static str, result: Result<T, Errno>) -> Result<T, OwnError> {
+    result.map_err(|errno| OwnError { what, errno })
+}
+
+/// Makes our own process clean: descriptors 0 to 2 exist, nobody can trace or dump us, all signals arrive at a
+/// descriptor. Call it first in `main`, with one thread.
+///
+/// # Errors
+/// [`OwnError`]: nothing was started.
+pub fn own_process() -> Result<Own, OwnError> {
+    open_standard_descriptors()?;
+    // Secrets of a job are in our memory soon. exec reset it, unless the caller holds our capabilities (launch E8).
+    or("forbid tracing", nix::sys::prctl::set_dumpable(false))?;
+    let core = or("read the core limit", getrlimit(Resource::RLIMIT_CORE))?;
+    or("forbid core dumps", setrlimit(Resource::RLIMIT_CORE, 0, core.1))?;
+    let umask = umask(Mode::from_bits_truncate(0o077));
+    // Ignored signals and blocked ones are inherited: SIGCHLD ignored would lose the job's end.
+    or("reset signals", jacamar_kernel::reset_signals())?;
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGWINCH,
+        // A closed pipe is an error of write(2), not our end.
+        Signal::SIGPIPE,
+        Signal::SIGXFSZ,
+    ] {
+        set.add(signal);
+    }
+    or("block signals", sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None))?;
+    let signals = or(
+        "open a signal descriptor",
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK),
+    )?;
+    Ok(Own { signals, core, umask })
+}
+
+/// A closed descriptor 2 would be taken by the first file that we open, and messages written into it.
+fn open_standard_descriptors() -> Result<(), OwnError> {
+    loop {
+        let fd: OwnedFd = or("open /dev/null", open(c"/dev/null", OFlag::O_RDWR, Mode::empty()))?;
+        if std::os::fd::AsRawFd::as_raw_fd(&fd) > 2 {
+            return Ok(());
+        }
+        // It stands for a standard descriptor now.
+        let _stays: i32 = std::os::fd::IntoRawFd::into_raw_fd(fd);
+    }
+}
+
+/// What our process may do: root, the two file capabilities, or nothing.
+///
+/// # Errors
+/// [`OwnError`] if the kernel does not tell.
+pub fn level() -> Result<Level, OwnError> {
+    if geteuid().is_root() {
+        return Ok(Level::Root);
+    }
+    let permitted = or("read our capabilities", jacamar_kernel::capget())?.permitted;
+    let needed = jacamar_kernel::Capabilities::SETUID | jacamar_kernel::Capabilities::SETGID;
+    Ok(if permitted & needed == needed { Level::Capabilities } else { Level::User })
+}
+
+/// Our own ids, which the job must never get back: real, effective and saved uid.
+pub(crate) fn own_uids() -> Result<[u32; 3], Errno> {
+    let ids = getresuid()?;
+    Ok([ids.real.as_raw(), ids.effective.as_raw(), ids.saved.as_raw()])
+}
+
+/// Effective uid and gid.
+pub(crate) fn own_ids() -> (u32, u32) {
+    (geteuid().as_raw(), getegid().as_raw())
+}

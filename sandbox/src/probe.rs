@@ -1,0 +1,292 @@
+//! Host facts: what this kernel and configuration can do, asked, never read from a version.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use jacamar_kernel::{Call, Errno, exit_now, probe as ask};
+use jacamar_plan::{
+    Arch, Bytes, Calls, CgroupHost, CgroupVersion, Host, HostMount, Level, Mount, MountFlags, Namespaces,
+    Presence,
+};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{AccessFlags, access};
+use procfs::process::{MountInfo, Process};
+use procfs::{Current, CurrentSI, ProcError};
+
+/// Which control groups the site wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CgroupChoice {
+    /// As root `jacamar.slice`; else what systemd delegated to us; else none.
+    Auto,
+    /// Below this directory.
+    Path(String),
+    /// None at all.
+    None,
+}
+
+/// Why the host could not be probed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// /proc did not answer.
+    #[error("could not read /proc: {0}")]
+    Proc(#[from] ProcError),
+    /// A call that always works did not.
+    #[error("could not {what}: {}", errno.desc())]
+    Call {
+        /// What.
+        what: &'static str,
+        /// errno(3)
+        errno: Errno,
+    },
+}
+
+/// Directories that plans may mount on.
+const DIRECTORIES: [&str; 9] =
+    ["/usr", "/boot", "/efi", "/etc", "/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/etc/ssh/ssh_config.d"];
+
+/// Asks the kernel. `more` are directories that the profile names besides.
+///
+/// # Errors
+/// [`ProbeError`] if /proc does not answer; what the host lacks is a fact, not an error.
+pub fn probe(level: Level, choice: &CgroupChoice, more: &[String]) -> Result<Host, ProbeError> {
+    let me = Process::myself()?;
+    let mounts = me.mountinfo()?.0;
+    let status = me.status()?;
+    let (user_namespaces, namespaces, own_proc) = namespaces(level)?;
+    let directories = directories(more);
+    let meminfo = procfs::Meminfo::current()?;
+    Ok(Host {
+        release: procfs::sys::kernel::Version::current()
+            .map(|v| format!("{}.{}.{}", v.major, v.minor, v.patch))?,
+        arch: arch(),
+        level,
+        calls: calls(),
+        cgroup: cgroup(level, choice, &me, &mounts)?,
+        user_namespaces,
+        namespaces,
+        own_proc,
+        cap_last_cap: last_capability()?,
+        // A field that procfs cannot read is "unknown", and unknown is never "no".
+        no_new_privs: status.nonewprivs != Some(0),
+        memory: Bytes(meminfo.mem_total),
+        tasks: tasks()?,
+        ssh_config_files: directories.get("/etc/ssh/ssh_config.d").is_some_and(|path| has_files(path)),
+        mounts: host_mounts(&mounts, &directories),
+        directories,
+    })
+}
+
+fn arch() -> Arch {
+    match std::env::consts::ARCH {
+        "x86_64" => Arch::X86_64,
+        "aarch64" => Arch::Aarch64,
+        "riscv64" => Arch::Riscv64,
+        _ => Arch::Other,
+    }
+}
+
+fn presence(call: Call) -> Presence {
+    match ask(call) {
+        Ok(()) => Presence::Present,
+        Err(errno) => Presence::Absent(errno as i32),
+    }
+}
+
+fn calls() -> Calls {
+    Calls {
+        clone_into_cgroup: presence(Call::CloneIntoCgroup),
+        pidfd_open: presence(Call::PidfdOpen),
+        openat2: presence(Call::Openat2),
+        close_range: presence(Call::CloseRange),
+        keyctl: presence(Call::Keyctl),
+        seccomp: presence(Call::Seccomp),
+    }
+}
+
+/// Makes the namespaces once, in a child that mounts a procfs and ends. sysctls, security modules, seccomp and a
+/// partly covered /proc all have their say in this, and none of them can be asked otherwise.
+fn namespaces(level: Level) -> Result<(Presence, Presence, Presence), ProbeError> {
+    let user = level != Level::Root;
+    let all = Namespaces { user, mount: true, pid: true, ipc: true };
+    let own_proc = match try_in(all, mount_own_proc)? {
+        Ok(answer) => return Ok((Presence::Present, Presence::Present, answer)),
+        Err(errno) => Presence::Absent(errno as i32),
+    };
+    // Together they cannot be made: which of them is it?
+    let user_alone = match user {
+        false => Presence::Present,
+        true => match try_in(Namespaces { user: true, ..Namespaces::default() }, || 0)? {
+            Ok(_) => Presence::Present,
+            Err(errno) => Presence::Absent(errno as i32),
+        },
+    };
+    Ok((user_alone, own_proc, own_proc))
+}
+
+fn mount_own_proc() -> i32 {
+    let slave = jacamar_kernel::mount(None, c"/", None, MountFlags::REC.and(MountFlags::SLAVE).0, None);
+    let mounted = slave.and_then(|()| {
+        jacamar_kernel::mount(Some(c"proc"), c"/proc", Some(c"proc"), Mount::PSEUDO.0, Some(c"hidepid=2"))
+    });
+    match mounted {
+        Ok(()) => 0,
+        Err(errno) => errno as i32,
+    }
+}
+
+/// The outer error is ours, the inner one the kernel's answer to the clone; the value is what the child found.
+fn try_in(namespaces: Namespaces, act: fn() -> i32) -> Result<Result<Presence, Errno>, ProbeError> {
+    let child = || -> Infallible { exit_now(act()) };
+    let pid = match jacamar_kernel::clone(namespaces.clone_flags(), child) {
+        Ok(pid) => pid,
+        Err(errno) => return Ok(Err(errno)),
+    };
+    loop {
+        match waitpid(pid, None) {
+            Ok(WaitStatus::Exited(_, 0)) => return Ok(Ok(Presence::Present)),
+            Ok(WaitStatus::Exited(_, code)) => return Ok(Ok(Presence::Absent(code))),
+            Ok(_) => return Ok(Ok(Presence::Absent(Errno::ECANCELED as i32))),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(ProbeError::Call { what: "wait for a probe", errno }),
+        }
+    }
+}
+
+fn last_capability() -> Result<u8, ProbeError> {
+    let mut last = 0;
+    // The kernel knows no more than 64.
+    while last < 63 && jacamar_kernel::bounding_has(last + 1).is_ok() {
+        last += 1;
+    }
+    match jacamar_kernel::bounding_has(last) {
+        Ok(_) => Ok(last),
+        Err(errno) => Err(ProbeError::Call { what: "read the bounding set", errno }),
+    }
+}
+
+fn tasks() -> Result<u64, ProbeError> {
+    let pids = u64::try_from(procfs::sys::kernel::pid_max()?).unwrap_or(u64::MAX);
+    let threads = u64::from(procfs::sys::kernel::threads_max()?);
+    Ok(pids.min(threads))
+}
+
+/// Which directories exist, and what they are really called.
+fn directories(more: &[String]) -> BTreeMap<String, String> {
+    let wanted = DIRECTORIES.into_iter().chain(more.iter().map(String::as_str));
+    wanted
+        .filter_map(|path| {
+            let real = Path::new(path).canonicalize().ok().filter(|real| real.is_dir())?;
+            Some((path.to_owned(), real.into_os_string().into_string().ok()?))
+        })
+        .collect()
+}
+
+fn has_files(directory: &str) -> bool {
+    // One that cannot be read has files, as far as ssh is concerned.
+    std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_some())
+}
+
+/// Mounts in, at and below the directories, with the flags that a remount must repeat.
+fn host_mounts(mounts: &[MountInfo], directories: &BTreeMap<String, String>) -> Vec<HostMount> {
+    let related = |target: &Path| {
+        directories
+            .values()
+            .any(|directory| target.starts_with(directory) || Path::new(directory).starts_with(target))
+    };
+    mounts
+        .iter()
+        .filter(|mount| related(&mount.mount_point))
+        .filter_map(|mount| {
+            let target = mount.mount_point.to_str()?.to_owned();
+            Some(HostMount { target, flags: flags(mount) })
+        })
+        .collect()
+}
+
+fn flags(mount: &MountInfo) -> MountFlags {
+    let known = [
+        ("ro", MountFlags::RDONLY),
+        ("nosuid", MountFlags::NOSUID),
+        ("nodev", MountFlags::NODEV),
+        ("noexec", MountFlags::NOEXEC),
+        ("noatime", MountFlags::NOATIME),
+        ("nodiratime", MountFlags::NODIRATIME),
+        ("relatime", MountFlags::RELATIME),
+    ];
+    let has = |name: &str| mount.mount_options.contains_key(name);
+    let set =
+        known.into_iter().filter(|(name, _)| has(name)).fold(MountFlags::default(), |set, (_, f)| set.and(f));
+    // Neither means strictatime, and a remount without a word would be relatime: locked in a user namespace.
+    if has("noatime") || has("relatime") { set } else { set.and(MountFlags::STRICTATIME) }
+}
+
+fn cgroup(
+    level: Level,
+    choice: &CgroupChoice,
+    me: &Process,
+    mounts: &[MountInfo],
+) -> Result<CgroupHost, ProbeError> {
+    let v1 = mounts.iter().any(|mount| mount.fs_type == "cgroup");
+    let v2 = mounts.iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/");
+    let version = match (v1, v2.is_some()) {
+        (false, false) => CgroupVersion::None,
+        (true, false) => CgroupVersion::V1,
+        (true, true) => CgroupVersion::Hybrid,
+        (false, true) => CgroupVersion::V2,
+    };
+    let root = v2.and_then(|mount| mount.mount_point.to_str());
+    let node = match (choice, root) {
+        (CgroupChoice::None, _) => Err("the configuration says cgroup = \"none\"".to_owned()),
+        (CgroupChoice::Path(path), _) => usable(path).map(|()| path.clone()),
+        (CgroupChoice::Auto, None) => Err("no cgroup v2 file system is mounted".to_owned()),
+        (CgroupChoice::Auto, Some(root)) => match level {
+            Level::Root => usable(root).map(|()| format!("{root}/jacamar.slice")),
+            Level::Capabilities | Level::User => own_group(me)
+                .map_err(|e| e.to_string())
+                .map(|own| format!("{root}{own}").trim_end_matches('/').to_owned())
+                .and_then(|path| usable(&path).map(|()| path)),
+        },
+    };
+    let controllers = match (&node, root) {
+        (Ok(node), _) => controllers_below(node),
+        (Err(_), _) => Vec::new(),
+    };
+    Ok(CgroupHost { version, node, controllers })
+}
+
+/// The group of our own process in the v2 tree: `0::/path`, cgroups(7).
+fn own_group(me: &Process) -> Result<String, ProbeError> {
+    let groups = me.cgroups()?;
+    let own = groups.into_iter().find(|group| group.hierarchy == 0);
+    Ok(own.map(|group| group.pathname).unwrap_or_default())
+}
+
+/// A cgroup v2 directory in which we can make groups and move processes.
+fn usable(path: &str) -> Result<(), String> {
+    let directory = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| format!("{path}: {}", errno.desc()))?;
+    match jacamar_kernel::is_cgroup2(directory.as_fd()) {
+        Ok(true) => {}
+        Ok(false) => return Err(format!("{path} is not on a cgroup v2 file system")),
+        Err(errno) => return Err(format!("{path}: {}", errno.desc())),
+    }
+    for file in [path.to_owned(), format!("{path}/cgroup.procs")] {
+        access(file.as_str(), AccessFlags::W_OK)
+            .map_err(|errno| format!("{path} is not delegated to us ({file}: {})", errno.desc()))?;
+    }
+    Ok(())
+}
+
+/// Controllers that groups below `node` can have without a write above it: what its parent enabled for it.
+fn controllers_below(node: &str) -> Vec<String> {
+    let read = |path: String| std::fs::read_to_string(path).ok();
+    let text = read(format!("{node}/cgroup.controllers")).or_else(|| {
+        let parent = Path::new(node).parent()?.to_str()?;
+        read(format!("{parent}/cgroup.subtree_control"))
+    });
+    text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}

@@ -1,0 +1,251 @@
+//! The supervisor: waits for process 1, forwards signals, ends the stage, removes what is left.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use jacamar_kernel::Errno;
+use jacamar_plan::{Outcome, Step, StepError};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, read, write};
+
+use crate::cgroup::Cgroup;
+use crate::child::{Failure, RELEASE};
+use crate::init::End;
+use crate::own::Own;
+use crate::relay::Terminal;
+
+/// How long the kernel may take to end processes that were killed.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
+/// A running stage.
+#[derive(Debug)]
+pub struct Supervisor {
+    pid: Pid,
+    control: Option<OwnedFd>,
+    failure: OwnedFd,
+    report: OwnedFd,
+    cgroup: Option<Cgroup>,
+    steps: Vec<Step>,
+    has_pid_namespace: bool,
+}
+
+/// What a supervisor watches besides the command.
+#[derive(Debug)]
+pub struct Watch<'a> {
+    /// Between SIGTERM and the end.
+    pub kill_timeout: Duration,
+    /// A process whose end ends the stage, as a pidfd: the runner.
+    pub parent: Option<OwnedFd>,
+    /// A terminal to copy to and from.
+    pub terminal: Option<&'a Terminal>,
+    /// Remove the job's control group too, not only the stage's.
+    pub last_stage: bool,
+}
+
+/// How a stage ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The command's end, or why there was none.
+    pub outcome: Outcome,
+    /// We were asked to end it (a signal, or the runner died): then nothing that it says is success.
+    pub terminated: bool,
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        pid: Pid,
+        control: OwnedFd,
+        failure: OwnedFd,
+        report: OwnedFd,
+        cgroup: Option<Cgroup>,
+        steps: Vec<Step>,
+        has_pid_namespace: bool,
+    ) -> Self {
+        Self { pid, control: Some(control), failure, report, cgroup, steps, has_pid_namespace }
+    }
+
+    /// Process 1 of the stage, as we see it.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    pub(crate) fn join_cgroup(&self) -> Result<(), StepError> {
+        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(self.pid))
+    }
+
+    pub(crate) fn release(&mut self) -> Result<(), Errno> {
+        self.send(RELEASE)
+    }
+
+    fn send(&mut self, byte: u8) -> Result<(), Errno> {
+        match &self.control {
+            Some(control) => match write(control, &[byte]) {
+                // It ended by itself meanwhile.
+                Ok(_) | Err(Errno::EPIPE) => Ok(()),
+                Err(errno) => Err(errno),
+            },
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a child that was never released.
+    pub(crate) fn abandon(mut self) -> Result<(), StepError> {
+        self.control = None;
+        let deadline = Instant::now() + END_WITHIN;
+        while !self.reaped()? {
+            if Instant::now() > deadline {
+                self.kill()?;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.remove(true)
+    }
+
+    /// Waits until the stage has ended and nothing of it is left.
+    ///
+    /// # Errors
+    /// [`StepError`] if the end cannot be learned or enforced.
+    pub fn wait(mut self, own: &Own, watch: &Watch<'_>) -> Result<Ended, StepError> {
+        let mut terminated = None::<Instant>;
+        let mut killed = None::<Instant>;
+        let mut parent = watch.parent.as_ref();
+        loop {
+            let timeout = match (killed, terminated) {
+                (Some(at), _) => Some(at + END_WITHIN),
+                (None, Some(at)) => Some(at + watch.kill_timeout),
+                (None, None) => None,
+            };
+            let parent_died = self.poll(own, watch, parent, timeout)?;
+            if self.reaped()? {
+                break;
+            }
+            let mut ask = None;
+            if parent_died {
+                parent = None;
+                ask = Some(Signal::SIGTERM);
+            }
+            while let Some(info) = own.signals.read_signal().map_err(lost)? {
+                match Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or_default()) {
+                    Ok(signal @ (Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT)) => {
+                        ask = Some(signal);
+                    }
+                    Ok(Signal::SIGWINCH) => {
+                        if let Some(terminal) = watch.terminal {
+                            terminal.follow_window_size().map_err(lost)?;
+                        }
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            if let Some(signal) = ask {
+                terminated.get_or_insert_with(Instant::now);
+                self.send(u8::try_from(signal as i32).unwrap_or_default()).map_err(lost)?;
+            }
+            let now = Instant::now();
+            if killed.is_some_and(|at| now >= at + Duration::from_secs(1)) {
+                // Process 1 did not see the end of file: stopped, or out of memory.
+                self.kill()?;
+            } else if killed.is_none() && terminated.is_some_and(|at| now >= at + watch.kill_timeout) {
+                self.control = None;
+                killed = Some(now);
+            }
+        }
+        if let Some(terminal) = watch.terminal {
+            terminal.drain().map_err(lost)?;
+        }
+        let outcome = self.outcome();
+        self.remove(watch.last_stage)?;
+        Ok(Ended { outcome, terminated: terminated.is_some() })
+    }
+
+    /// Waits for something to happen; whether the parent died.
+    fn poll(
+        &self,
+        own: &Own,
+        watch: &Watch<'_>,
+        parent: Option<&OwnedFd>,
+        until: Option<Instant>,
+    ) -> Result<bool, StepError> {
+        let mut fds = vec![PollFd::new(own.signals.as_fd(), PollFlags::POLLIN)];
+        if let Some(parent) = parent {
+            fds.push(PollFd::new(parent.as_fd(), PollFlags::POLLIN));
+        }
+        let relayed = fds.len();
+        if let Some(terminal) = watch.terminal {
+            fds.extend(terminal.poll_fds());
+        }
+        let timeout = match until {
+            None => PollTimeout::NONE,
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO)
+            }
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(lost(errno)),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
+        if let (Some(terminal), Some(ready)) = (watch.terminal, ready.get(relayed..)) {
+            terminal.copy(ready).map_err(lost)?;
+        }
+        Ok(parent.is_some() && ready.get(1) == Some(&true))
+    }
+
+    /// Whether process 1 is dead; then it is reaped.
+    fn reaped(&self) -> Result<bool, StepError> {
+        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => Ok(true),
+            Ok(_) | Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(lost(errno)),
+        }
+    }
+
+    /// It is our child and not yet reaped, so its number is still its own.
+    fn kill(&self) -> Result<(), StepError> {
+        match kill(self.pid, Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(lost(errno)),
+        }
+    }
+
+    /// A failed step is believed before a report, and a report before silence.
+    fn outcome(&self) -> Outcome {
+        if let Some(bytes) = message(&self.failure) {
+            let failure = Failure::from_bytes(bytes);
+            let step = usize::try_from(failure.at).ok().and_then(|at| self.steps.get(at)).cloned();
+            return Outcome::Broken(StepError { step: step.unwrap_or(Step::AwaitEnd), errno: failure.errno });
+        }
+        match message(&self.report).and_then(End::from_bytes) {
+            Some(End::Exited(code)) => Outcome::Exited(code),
+            Some(End::Signalled(signal)) => Outcome::Signalled(signal),
+            None => Outcome::Broken(lost(Errno::ECHILD)),
+        }
+    }
+
+    /// With a pid namespace all processes are dead by now; the control group is the first way without one and
+    /// the second with one.
+    fn remove(self, last_stage: bool) -> Result<(), StepError> {
+        let Some(cgroup) = self.cgroup else { return Ok(()) };
+        if !self.has_pid_namespace {
+            cgroup.end(END_WITHIN)?;
+        }
+        cgroup.remove(last_stage)
+    }
+}
+
+fn lost(errno: Errno) -> StepError {
+    StepError { step: Step::AwaitEnd, errno: errno as i32 }
+}
+
+/// Eight bytes, or nothing: all writers are dead.
+fn message(pipe: &OwnedFd) -> Option<[u8; 8]> {
+    let mut bytes = [0; 8];
+    match read(pipe, &mut bytes) {
+        Ok(8) => Some(bytes),
+        Ok(_) | Err(_) => None,
+    }
+}
