@@ -1,3 +1,6 @@
-//! `jacamar-auth`.
+//! `jacamar-auth`: the privileged side of Jacamar CI.
 #![forbid(unsafe_code)]
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    jacamar_auth::run()
+}

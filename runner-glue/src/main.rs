@@ -1,3 +1,6 @@
-//! `jacamar`.
+//! `jacamar`: the user side of Jacamar CI.
 #![forbid(unsafe_code)]
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    jacamar_runner_glue::run()
+}

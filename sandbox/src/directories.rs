@@ -81,6 +81,12 @@ impl JobDirectories {
         Ok(directories)
     }
 
+    /// The random name: also the job's name in its control group.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.name
+    }
+
     fn path(&self) -> PathBuf {
         self.base.join(&self.name)
     }

@@ -21,8 +21,8 @@ use crate::{FilterError, compile};
 /// What is executed. Not part of the plan: arguments and environment may hold secrets.
 #[derive(Debug)]
 pub struct Command {
-    /// Path of the program; it is not searched for.
-    pub path: CString,
+    /// Paths of the program, tried in turn by the user's process: ours could see more than the user may.
+    pub paths: Vec<CString>,
     /// Arguments, the program's name first.
     pub arguments: Vec<CString>,
     /// The whole environment.
@@ -112,7 +112,7 @@ impl Launch<Prepared> {
             steps,
             texts,
             filters,
-            image: Image::new(command.path, command.arguments, command.environment),
+            image: Image::new(command.paths, command.arguments, command.environment),
             stdio: command.stdio,
             identity: data.identity.clone(),
             confine: data.confine.clone(),

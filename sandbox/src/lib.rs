@@ -19,6 +19,7 @@ mod launch;
 mod own;
 mod probe;
 mod relay;
+mod session;
 mod supervise;
 mod view;
 
@@ -28,4 +29,5 @@ pub use launch::{Command, Contained, Launch, LaunchError, Prepared, Stdio};
 pub use own::{Own, OwnError, level, own_process};
 pub use probe::{CgroupChoice, ProbeError, probe};
 pub use relay::Terminal;
+pub use session::{Session, SessionError, Words};
 pub use supervise::{Ended, Supervisor, Watch};

@@ -15,7 +15,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{AccessFlags, access};
 use procfs::process::{MountInfo, Process};
-use procfs::{Current, CurrentSI, ProcError};
+use procfs::{Current, ProcError};
 
 /// Which control groups the site wants.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,259 @@
+//! `exec` and `explain`: a command of a person, from host facts to the command's end. The stages of a job do the same
+//! with a record in between.
+
+use std::ffi::{CString, NulError, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jacamar_plan::{
+    CheckedPlan, Directories, Grant, Host, Job, Level, Outcome, Profile, Refusal, Site, Stage, Step, StepError,
+    Unplannable, Violation,
+};
+
+use crate::{
+    CgroupChoice, Command, DirectoryError, Ended, JobDirectories, Launch, LaunchError, Own, OwnError, ProbeError, Stdio,
+    Terminal, Watch, probe,
+};
+
+/// A command of a person.
+#[derive(Debug)]
+pub struct Session {
+    /// Whose command it is.
+    pub grant: Grant,
+    /// The profile.
+    pub profile: Profile,
+    /// The site's ceiling.
+    pub site: Site,
+    /// What our process may do.
+    pub level: Level,
+    /// Which control groups.
+    pub cgroup: CgroupChoice,
+    /// Where private directories are made.
+    pub base: PathBuf,
+    /// Where the command starts.
+    pub working_directory: String,
+    /// Between SIGTERM and the end.
+    pub kill_timeout: Duration,
+}
+
+/// Why a command was not run, or its end is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The host could not be probed.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The profile requires what the host lacks.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The checker refused the plan.
+    #[error("the plan of profile {profile} is refused: {violation}")]
+    Violation {
+        /// Name of the profile.
+        profile: String,
+        /// The rule.
+        violation: Violation,
+    },
+    /// The private directories.
+    #[error(transparent)]
+    Directories(#[from] DirectoryError),
+    /// Nothing was started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The end could not be learned or enforced.
+    #[error(transparent)]
+    Wait(#[from] StepError),
+    /// Our own process.
+    #[error(transparent)]
+    Own(#[from] OwnError),
+    /// The command itself could not be executed.
+    #[error("could not execute {program}: {reason}")]
+    Execute {
+        /// As it was typed.
+        program: String,
+        /// Why.
+        reason: std::io::Error,
+    },
+    /// The job's terminal.
+    #[error("could not make a terminal: {}", .0.desc())]
+    Terminal(jacamar_kernel::Errno),
+}
+
+impl From<Unplannable> for SessionError {
+    fn from(unplannable: Unplannable) -> Self {
+        Self::Refused(unplannable.into())
+    }
+}
+
+impl SessionError {
+    /// What helps, if anything is known to.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.hint.as_str()).filter(|hint| !hint.is_empty()),
+            Self::Probe(_)
+            | Self::Violation { .. }
+            | Self::Directories(_)
+            | Self::Launch(_)
+            | Self::Wait(_)
+            | Self::Own(_)
+            | Self::Execute { .. }
+            | Self::Terminal(_) => None,
+        }
+    }
+
+    /// 127 and 126 if the command was not found or not executable, as of a shell; else 125, as of env(1).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Execute { reason, .. } if reason.kind() == std::io::ErrorKind::NotFound => 127,
+            Self::Execute { .. } => 126,
+            Self::Probe(_)
+            | Self::Refused(_)
+            | Self::Violation { .. }
+            | Self::Directories(_)
+            | Self::Launch(_)
+            | Self::Wait(_)
+            | Self::Own(_)
+            | Self::Terminal(_) => Self::FAILED,
+        }
+    }
+
+    /// Exit code of our own failures in `exec`.
+    pub const FAILED: u8 = 125;
+}
+
+/// The command itself, as text.
+#[derive(Debug)]
+pub struct Words {
+    paths: Vec<CString>,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Words {
+    /// A command with its environment; its name is looked up in that environment's PATH, by the user's process.
+    ///
+    /// # Errors
+    /// [`NulError`] for a text with a NUL character in it.
+    pub fn new(
+        command: &[OsString],
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, NulError> {
+        let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
+        let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
+        let program = command.first().cloned().unwrap_or_default();
+        let c_string = |text: OsString| CString::new(text.into_vec());
+        let pair = |(name, value): (OsString, OsString)| {
+            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
+        };
+        Ok(Self {
+            paths: candidates(&program, &path.unwrap_or_default())
+                .into_iter()
+                .map(|path| c_string(path.into_os_string()))
+                .collect::<Result<_, _>>()?,
+            arguments: command.iter().cloned().map(c_string).collect::<Result<_, _>>()?,
+            environment: environment.into_iter().map(pair).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn program(&self) -> String {
+        self.arguments.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+}
+
+/// Names of directories in a plan that is only explained.
+const NOT_MADE: &str = "/JOB";
+
+impl Session {
+    /// The plan, without anything having been made.
+    ///
+    /// # Errors
+    /// [`SessionError`]
+    pub fn explain(&self) -> Result<CheckedPlan, SessionError> {
+        let directories = Directories {
+            tmp: format!("{NOT_MADE}/tmp"),
+            var_tmp: format!("{NOT_MADE}/var-tmp"),
+            ssh_config: format!("{NOT_MADE}/ssh_config.d"),
+        };
+        self.plan(&self.host()?, directories, "JOB".into())
+    }
+
+    fn host(&self) -> Result<Host, SessionError> {
+        let own = self.profile.settings.temporary_file_system.iter().flat_map(|setting| &setting.value);
+        let more: Vec<String> = own.map(|entry| entry.path.clone()).collect();
+        Ok(probe(self.level, &self.cgroup, &more)?)
+    }
+
+    fn plan(&self, host: &Host, directories: Directories, id: String) -> Result<CheckedPlan, SessionError> {
+        let job = Job { id, directories, working_directory: self.working_directory.clone() };
+        let plan = jacamar_plan::plan(&self.grant, &self.profile, host, &job, &Stage::Exec)?;
+        jacamar_plan::check(plan, &self.site)
+            .map_err(|violation| SessionError::Violation { profile: self.profile.name.clone(), violation })
+    }
+
+    /// Runs a command and waits for its end. Its exit code, or 128 and the signal, as of a shell.
+    ///
+    /// # Errors
+    /// [`SessionError`]: it was not started, or its end is not known.
+    pub fn run(&self, own: &Own, words: Words, with_terminal: bool) -> Result<u8, SessionError> {
+        let program = words.program();
+        let host = self.host()?;
+        let account = &self.grant.account;
+        let directories = JobDirectories::make(&self.base, account.uid, account.gid, self.level)?;
+        let result = self.run_in(own, words, with_terminal, &host, &directories);
+        let removed = directories.remove();
+        let ended = result?;
+        removed?;
+        match ended.outcome {
+            Outcome::Exited(code) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
+            Outcome::Signalled(signal) => Ok(u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX)),
+            Outcome::Refused(refusal) => Err(SessionError::Refused(refusal)),
+            Outcome::Broken(StepError { step: Step::Execute, errno }) => {
+                Err(SessionError::Execute { program, reason: std::io::Error::from_raw_os_error(errno) })
+            }
+            Outcome::Broken(error) => Err(error.into()),
+        }
+    }
+
+    fn run_in(
+        &self,
+        own: &Own,
+        words: Words,
+        with_terminal: bool,
+        host: &Host,
+        directories: &JobDirectories,
+    ) -> Result<Ended, SessionError> {
+        if host.ssh_config_files
+            && self.level != Level::Root
+            && let Some(path) = host.directories.get("/etc/ssh/ssh_config.d")
+        {
+            directories.copy_ssh_config(std::path::Path::new(path))?;
+        }
+        let plan = self.plan(host, directories.paths()?, directories.id().to_owned())?;
+        let (terminal, stdio) = if with_terminal {
+            let (terminal, slave) = Terminal::open(self.grant.account.uid).map_err(SessionError::Terminal)?;
+            (Some(terminal), Stdio::Terminal(slave))
+        } else {
+            (None, Stdio::Inherit)
+        };
+        let Words { paths, arguments, environment } = words;
+        let command = Command { paths, arguments, environment, stdio };
+        let supervisor = Launch::prepare(plan, command, own)?.contain()?.spawn()?;
+        let watch = Watch {
+            kill_timeout: self.kill_timeout,
+            parent: None,
+            terminal: terminal.as_ref(),
+            last_stage: true,
+        };
+        Ok(supervisor.wait(own, &watch)?)
+    }
+}
+
+/// Paths at which execvp(3) would look for a program; relative directories of PATH are left out.
+fn candidates(program: &OsStr, path: &OsStr) -> Vec<PathBuf> {
+    if program.as_bytes().contains(&b'/') {
+        return vec![PathBuf::from(program)];
+    }
+    std::env::split_paths(path).filter(|directory| directory.is_absolute()).map(|directory| directory.join(program)).collect()
+}
