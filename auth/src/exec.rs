@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -11,9 +10,6 @@ use jacamar_sandbox::{CgroupChoice, Own, Session, Words};
 
 /// Between SIGTERM and the end of a command.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// State directory of the root and the keeper. Nothing moves it: no key, no option, no variable.
-const STATE: &str = "/var/lib/jacamar";
 
 /// What a login finds before any of its files was read, environ(7).
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -43,6 +39,7 @@ pub(crate) fn explain(level: Level, user: &str, profile: &str, json: bool) -> an
 
 fn session(level: Level, user: &str, profile: &str) -> anyhow::Result<Session> {
     let account = account(level, user)?;
+    let state = jacamar_record::state_directory(level, &account.home, std::env::var_os("XDG_STATE_HOME"))?;
     Ok(Session {
         working_directory: account.home.clone(),
         grant: Grant { account, claims_digest: String::new(), rule: "exec".into() },
@@ -50,7 +47,7 @@ fn session(level: Level, user: &str, profile: &str) -> anyhow::Result<Session> {
         site: Site::default(),
         level,
         cgroup: CgroupChoice::Auto,
-        base: PathBuf::from(STATE).join("tmp"),
+        base: state.join("tmp"),
         kill_timeout: KILL_TIMEOUT,
     })
 }

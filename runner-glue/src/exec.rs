@@ -2,10 +2,9 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use jacamar_plan::{Grant, Level, Site};
 use jacamar_sandbox::{CgroupChoice, Own, Session, Words};
 
@@ -32,8 +31,9 @@ fn session(profile: &str) -> anyhow::Result<Session> {
     let working_directory = std::env::current_dir().context("the current directory is gone")?;
     let working_directory =
         working_directory.into_os_string().into_string().map_err(|_| anyhow!("the current directory is not UTF-8"))?;
+    let state = jacamar_record::state_directory(Level::User, &account.home, std::env::var_os("XDG_STATE_HOME"))?;
     Ok(Session {
-        base: state_directory(&account.home)?.join("tmp"),
+        base: state.join("tmp"),
         grant: Grant { account, claims_digest: String::new(), rule: "exec".into() },
         profile: jacamar_site::profile::profile(profile)?,
         site: Site::default(),
@@ -42,16 +42,4 @@ fn session(profile: &str) -> anyhow::Result<Session> {
         working_directory,
         kill_timeout: KILL_TIMEOUT,
     })
-}
-
-/// `$XDG_STATE_HOME/jacamar`, else `~/.local/state/jacamar` (XDG Base Directory Specification 0.8).
-fn state_directory(home: &str) -> anyhow::Result<PathBuf> {
-    let base = match std::env::var_os("XDG_STATE_HOME").filter(|value| !value.is_empty()) {
-        Some(base) => PathBuf::from(base),
-        None => PathBuf::from(home).join(".local/state"),
-    };
-    if !base.is_absolute() {
-        bail!("XDG_STATE_HOME must be an absolute path, not {}", base.display());
-    }
-    Ok(base.join("jacamar"))
 }

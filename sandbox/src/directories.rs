@@ -1,15 +1,16 @@
 //! The job's own directories: made before a stage, bound into its view, emptied as the user, removed.
 
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use jacamar_kernel::Errno;
-use jacamar_plan::{Directories, Level};
+use jacamar_plan::{Directories, IdMaps, Level, Namespaces};
 use nix::dir::{Dir, Type};
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, setfsgid, setfsuid, unlinkat, write};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, pipe2, read, setfsgid, setfsuid, unlinkat, write};
 
 /// A directory that could not be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -60,11 +61,13 @@ impl JobDirectories {
         };
         let base = open_directory(base)?;
         mkdirat(&base, directories.name.as_str(), Mode::S_IRWXU).map_err(failed("make"))?;
-        if level == Level::Root {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            fchownat(&base, directories.name.as_str(), Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
-                .map_err(failed("give away"))?;
+        let name = directories.name.as_str();
+        match level {
+            Level::Root => give_away(base.as_fd(), name, uid, gid),
+            Level::Capabilities => give_away_in_a_namespace(base.as_fd(), name, uid, gid),
+            Level::User => Ok(()),
         }
+        .map_err(failed("give away"))?;
         directories
             .owner
             .as_user(|| {
@@ -158,7 +161,7 @@ impl JobDirectories {
 impl Owner {
     /// File access with the user's ids, and back. setfsuid(2) cannot report an error, so it is asked again.
     fn as_user<T>(self, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-        if self.level != Level::Root {
+        if self.level == Level::User {
             return act();
         }
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
@@ -173,6 +176,47 @@ impl Owner {
             return Err(Errno::EPERM);
         }
         result
+    }
+}
+
+fn give_away(base: BorrowedFd<'_>, name: &str, uid: u32, gid: u32) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    fchownat(base, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+/// Without CAP_CHOWN: a user namespace of the keeper that maps itself and the user can give the one's directory to
+/// the other (launch E24).
+fn give_away_in_a_namespace(base: BorrowedFd<'_>, name: &str, uid: u32, gid: u32) -> Result<(), Errno> {
+    let (own_uid, own_gid) = crate::own::own_ids();
+    let both = |own: u32, other: u32| {
+        let mut ids = [own, other];
+        ids.sort_unstable();
+        IdMaps::text(&IdMaps::ranges(&ids))
+    };
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
+    nix::sys::prctl::set_dumpable(true)?;
+    let child = jacamar_kernel::clone(Namespaces { user: true, ..Namespaces::default() }.clone_flags(), || {
+        let given = jacamar_kernel::close_copy(write_end.as_fd())
+            .and_then(|()| match read(&read_end, &mut [0])? {
+                1 => Ok(()),
+                _ => Err(Errno::ECANCELED),
+            })
+            .and_then(|()| give_away(base, name, uid, gid));
+        jacamar_kernel::exit_now(given.map_or_else(|errno| errno as i32, |()| 0))
+    });
+    let mapped = child.and_then(|pid| {
+        crate::launch::write_proc(pid, "uid_map", &both(own_uid, uid))
+            .and_then(|()| crate::launch::write_proc(pid, "gid_map", &both(own_gid, gid)))
+            .and_then(|()| write(&write_end, &[1]).map(drop))
+    });
+    drop(write_end);
+    nix::sys::prctl::set_dumpable(false)?;
+    let ended = child.and_then(|pid| waitpid(pid, None))?;
+    mapped?;
+    match ended {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, code) => Err(Errno::from_raw(code)),
+        _ => Err(Errno::ECANCELED),
     }
 }
 

@@ -227,7 +227,7 @@ fn map(pid: Pid, file: &str, ranges: &[IdMap]) -> Result<(), Errno> {
 }
 
 /// Writes a file of our own waiting child; it cannot be another's, for we have not reaped it.
-fn write_proc(pid: Pid, file: &str, text: &str) -> Result<(), Errno> {
+pub(crate) fn write_proc(pid: Pid, file: &str, text: &str) -> Result<(), Errno> {
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let proc = nix::fcntl::open(c"/proc", directory, Mode::empty())?;
     if !jacamar_kernel::is_procfs(proc.as_fd())? {

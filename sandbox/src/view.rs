@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use jacamar_kernel::{Errno, FdPath, is_procfs, mount, open_directory};
+use jacamar_kernel::{Errno, FdPath, is_procfs, mount, open_directory, open_file_or_directory};
 use jacamar_plan::{Mount, MountFlags, Step};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -54,7 +54,11 @@ impl<'a> Child<'a, Worn> {
                 let mut result = Ok(());
                 for (index, submount) in mounts.iter().enumerate() {
                     let flags = submount.remount_flags();
-                    result = self.over(index, |target| mount(None, target, None, flags.0, None))?;
+                    // A mount below the tree may be one on a file.
+                    let place = self.text(index)?;
+                    result = open_file_or_directory(place).and_then(|fd| {
+                        mount(None, FdPath::new(fd.as_fd()).as_c_str(), None, flags.0, None)
+                    });
                     if result.is_err() {
                         break;
                     }

@@ -190,19 +190,35 @@ pub fn duplicate_to(fd: BorrowedFd<'_>, number: RawFd) -> Result<(), Errno> {
 /// # Errors
 /// ELOOP or ENOTDIR for a link, ENOENT, EACCES.
 pub fn open_directory(path: &CStr) -> Result<OwnedFd, Errno> {
-    match open_directory2(path) {
-        // EPERM: some containers deny what they do not know.
-        Err(Errno::ENOSYS | Errno::EPERM) => walk(path),
-        other => other,
-    }
+    open_path(path, OFlag::O_DIRECTORY)
 }
 
-const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+/// As [`open_directory`], for what may be a file: a mount on one.
+///
+/// # Errors
+/// ELOOP for a link (also at the end), ENOENT, EACCES.
+pub fn open_file_or_directory(path: &CStr) -> Result<OwnedFd, Errno> {
+    open_path(path, OFlag::empty())
+}
 
-fn open_directory2(path: &CStr) -> Result<OwnedFd, Errno> {
+fn open_path(path: &CStr, kind: OFlag) -> Result<OwnedFd, Errno> {
+    let fd = match open_path2(path, kind) {
+        // EPERM: some containers deny what they do not know.
+        Err(Errno::ENOSYS | Errno::EPERM) => walk(path, kind),
+        other => other,
+    }?;
+    // O_PATH opens a link itself if it is the last component, RESOLVE_NO_SYMLINKS or not (openat2(2)); it is no place
+    // to mount on.
+    let kind = nix::sys::stat::fstat(fd.as_fd())?.st_mode & libc::S_IFMT;
+    if kind == libc::S_IFLNK { Err(Errno::ELOOP) } else { Ok(fd) }
+}
+
+const PATH: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+fn open_path2(path: &CStr, kind: OFlag) -> Result<OwnedFd, Errno> {
     // SAFETY: all-zero is a valid open_how; it is filled before use.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = u64::from((DIRECTORY | OFlag::O_NOFOLLOW).bits().unsigned_abs());
+    how.flags = u64::from((PATH | kind).bits().unsigned_abs());
     how.resolve = libc::RESOLVE_NO_SYMLINKS;
     // SAFETY: `path` is a C string, the kernel reads `size_of` bytes of `how` (openat2(2)).
     let fd = check(unsafe {
@@ -219,12 +235,13 @@ fn open_directory2(path: &CStr) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn walk(path: &CStr) -> Result<OwnedFd, Errno> {
+fn walk(path: &CStr, kind: OFlag) -> Result<OwnedFd, Errno> {
     if !path.to_bytes().starts_with(b"/") {
         return Err(Errno::EINVAL);
     }
-    let mut at = nix::fcntl::open(c"/", DIRECTORY, Mode::empty())?;
-    for part in path.to_bytes().split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+    let mut at = nix::fcntl::open(c"/", PATH | OFlag::O_DIRECTORY, Mode::empty())?;
+    let mut parts = path.to_bytes().split(|b| *b == b'/').filter(|part| !part.is_empty()).peekable();
+    while let Some(part) = parts.next() {
         let mut name = [0_u8; 256];
         if part.len() >= name.len() || part == b".." {
             return Err(Errno::EINVAL);
@@ -233,7 +250,8 @@ fn walk(path: &CStr) -> Result<OwnedFd, Errno> {
             *to = *from;
         }
         let name = CStr::from_bytes_until_nul(&name).map_err(|_| Errno::EINVAL)?;
-        at = nix::fcntl::openat(at.as_fd(), name, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty())?;
+        let directory = if parts.peek().is_some() { OFlag::O_DIRECTORY } else { kind };
+        at = nix::fcntl::openat(at.as_fd(), name, PATH | directory, Mode::empty())?;
     }
     Ok(at)
 }
@@ -244,7 +262,7 @@ mod tests {
 
     #[test]
     fn descriptors_are_named() {
-        let fd = nix::fcntl::open(c"/", DIRECTORY, Mode::empty()).expect("root can be opened");
+        let fd = nix::fcntl::open(c"/", PATH, Mode::empty()).expect("root can be opened");
         let expected = format!("/proc/self/fd/{}", fd.as_raw_fd());
         assert_eq!(FdPath::new(fd.as_fd()).as_c_str().to_str(), Ok(expected.as_str()));
         // SAFETY: the number is not used as a descriptor.
@@ -260,11 +278,18 @@ mod tests {
         let c = |tail: &str| {
             std::ffi::CString::new(dir.join(tail).into_os_string().into_encoded_bytes()).expect("no NUL")
         };
-        for open in [open_directory2, walk] {
-            assert!(open(&c("real/below")).is_ok());
-            let error = open(&c("link/below")).expect_err("a link must not be followed");
-            assert!(matches!(error, Errno::ELOOP | Errno::ENOTDIR), "{error}");
-            let error = open(&c("link")).expect_err("a link must not be followed");
+        std::fs::write(dir.join("file"), "").expect("file");
+        for open in [open_path2, walk] {
+            for kind in [OFlag::O_DIRECTORY, OFlag::empty()] {
+                assert!(open(&c("real/below"), kind).is_ok());
+                let error = open(&c("link/below"), kind).expect_err("a link must not be followed");
+                assert!(matches!(error, Errno::ELOOP | Errno::ENOTDIR), "{error}");
+            }
+            assert!(open(&c("file"), OFlag::empty()).is_ok());
+            assert_eq!(open(&c("file"), OFlag::O_DIRECTORY).err(), Some(Errno::ENOTDIR));
+        }
+        for open in [open_directory, open_file_or_directory] {
+            let error = open(&c("link")).expect_err("a link is no place to mount on");
             assert!(matches!(error, Errno::ELOOP | Errno::ENOTDIR), "{error}");
         }
         std::fs::remove_dir_all(dir).expect("removed");

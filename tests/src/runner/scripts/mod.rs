@@ -60,6 +60,12 @@ pub(crate) fn generate(
     Ok(any.then(|| w.finish(shell)))
 }
 
+/// Whether a sub-stage has anything to do, for shells whose scripts are not written here.
+pub(crate) fn exists(build: &Build, stage: &SubStage) -> bool {
+    let mut copy = build.clone();
+    generate(&mut copy, stage, "bash").is_ok_and(|script| script.is_some())
+}
+
 /// The host name is put into the double quotes as the driver sent it: `$(...)` in it is run.
 fn prepare(w: &mut Writer<'_>, build: &Build) {
     let text = if build.hostname.is_empty() {
