@@ -202,14 +202,13 @@ impl<'a> Child<'a, Cloned> {
         for end in &self.pipes.of_supervisor {
             jacamar_kernel::close_copy(end.as_fd())?;
         }
-        // Undumpable again: the supervisor was dumpable while it wrote our maps.
-        nix::sys::prctl::set_dumpable(false)?;
         let mut byte = [0];
-        match read(&self.pipes.control, &mut byte)? {
-            1 if byte == [RELEASE] => Ok(()),
+        if read(&self.pipes.control, &mut byte)? != 1 || byte != [RELEASE] {
             // End of file: the supervisor failed or died.
-            _ => Err(Errno::ECANCELED),
+            return Err(Errno::ECANCELED);
         }
+        // Not before: the map files of an undumpable process are root's (launch E7).
+        nix::sys::prctl::set_dumpable(false)
     }
 }
 

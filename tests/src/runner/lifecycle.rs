@@ -10,7 +10,7 @@ use super::executor::Executor;
 use super::failure::{Cause, Failure, Reason};
 use super::outcome::{JobResult, Report, State};
 use super::scripts::stage_of;
-use super::shared::Shared;
+use super::shared::{Pauses, Shared};
 use super::stage::SubStage;
 use crate::gitlab::entries;
 
@@ -120,7 +120,7 @@ fn create_executor(
                 return Err(ended(shared, context));
             }
             shared.log.soft_error(&format!("Preparation failed: {}", failure.message));
-            shared.log.info(&format!("Will be retried in {} ...", go_duration(shared.pauses.preparation)));
+            shared.log.info(&format!("Will be retried in {} ...", go_duration(Pauses::default().preparation)));
             if !context.sleep(shared.pauses.preparation) {
                 return Err(ended(shared, context));
             }

@@ -20,8 +20,6 @@ mod lifecycle;
 mod mask;
 mod outcome;
 mod recorder;
-#[cfg(test)]
-mod recordings;
 mod running;
 mod scripts;
 mod settings;
@@ -166,6 +164,13 @@ impl Runner {
     #[must_use]
     pub fn ca_chain(mut self, pem: &str) -> Runner {
         self.ca_chain = Some(pem.to_owned());
+        self
+    }
+
+    /// The id by which Gitaly finds the job's requests in its log.
+    #[must_use]
+    pub fn correlation_id(mut self, id: &str) -> Runner {
+        self.correlation_id = id.to_owned();
         self
     }
 

@@ -49,7 +49,11 @@ impl Running {
         let (to_us, result) = mpsc::channel();
         let theirs = Arc::clone(&shared);
         // Nobody may wait for the result: a test that only looks at what is left.
-        thread::spawn(move || to_us.send(lifecycle::run(&theirs)).ok());
+        thread::spawn(move || {
+            let sent = to_us.send(lifecycle::run(&theirs));
+            theirs.set_over();
+            sent.ok()
+        });
         Running { shared, result, shutdown_timeout: runner.shutdown_timeout, give_up: None }
     }
 
@@ -71,6 +75,16 @@ impl Running {
             Shutdown::Interrupt => "interrupt",
         });
         self.give_up = Some(Instant::now() + self.shutdown_timeout);
+    }
+
+    /// Whether the job has ended.
+    pub fn is_over(&self) -> bool {
+        self.shared.is_over()
+    }
+
+    /// Whether the runner was told to stop.
+    pub fn is_shutting_down(&self) -> bool {
+        self.give_up.is_some()
     }
 
     /// The calls so far.

@@ -1,6 +1,7 @@
 //! What the threads of one job share.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     handles: Mutex<Handles>,
     interrupted: Mutex<Option<&'static str>>,
     aborted: Mutex<bool>,
+    over: AtomicBool,
 }
 
 impl Shared {
@@ -76,6 +78,7 @@ impl Shared {
             handles: Mutex::default(),
             interrupted: Mutex::default(),
             aborted: Mutex::default(),
+            over: AtomicBool::new(false),
         }
     }
 
@@ -120,6 +123,14 @@ impl Shared {
         if let Some(context) = handles.abort.take() {
             context.cancel();
         }
+    }
+
+    pub(crate) fn set_over(&self) {
+        self.over.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
     }
 
     pub(crate) fn was_aborted(&self) -> bool {

@@ -1,0 +1,11 @@
+//! The runner stand-in, the GitLab stand-in and the helper, without any part of the product: a scripted driver
+//! stands where the product's driver will stand.
+
+mod configuration;
+mod exit_codes;
+mod life;
+mod order;
+mod recordings;
+mod scripts;
+mod support;
+mod whole_job;
