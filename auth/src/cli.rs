@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
+use jacamar_contract::driver;
 use jacamar_plan::Level;
 use jacamar_sandbox::SessionError;
 
@@ -61,6 +62,12 @@ struct Explain {
 pub fn run() -> ExitCode {
     // The first thing: until then a closed descriptor 2 could be any file.
     let result = jacamar_sandbox::own_process().map_err(anyhow::Error::from).and_then(|own| {
+        // The runner's four calls, before anything that has options.
+        match driver::parse(std::env::args_os().skip(1)) {
+            Ok(Some(invocation)) => return Ok(crate::stage::stage(&own, invocation)),
+            Ok(None) => {}
+            Err(invalid) => return Ok(crate::stage::invalid(&invalid)),
+        }
         let cli = Cli::try_parse()?;
         let level = jacamar_sandbox::level()?;
         by_a_person(level)?;

@@ -4,7 +4,12 @@
 //! act.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod cli;
 mod exec;
+mod helper;
+mod identity;
+mod resolving;
+mod stage;
 
 pub use cli::run;

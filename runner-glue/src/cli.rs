@@ -20,6 +20,14 @@ enum Command {
     Exec(Exec),
     /// Print what `exec` would do, step by step, and what this host cannot give
     Explain(Explain),
+    /// Fetch the GitLab server's key set; `jacamar-auth` starts it
+    #[command(hide = true)]
+    Keys,
+    /// Check a job's token; `jacamar-auth` starts it
+    #[command(hide = true)]
+    Verify,
+    #[command(flatten)]
+    Stage(crate::stage::StageCommand),
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +59,8 @@ struct Explain {
 /// Runs the program; its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
+    // Before our own process is changed.
+    let given = crate::stage::Given::look();
     // The first thing: until then a closed descriptor 2 could be any file.
     let own = match jacamar_sandbox::own_process() {
         Ok(own) => own,
@@ -63,6 +73,9 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         Command::Exec(exec) => crate::exec::exec(&own, &exec.profile, exec.pty, &exec.command),
         Command::Explain(explain) => crate::exec::explain(&explain.profile, explain.json),
+        Command::Stage(command) => given.and_then(|given| crate::stage::stage(command, given)),
+        Command::Keys => crate::keys::keys(),
+        Command::Verify => crate::verify::verify(),
     };
     match result {
         Ok(code) => ExitCode::from(code),

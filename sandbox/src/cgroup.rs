@@ -28,6 +28,9 @@ pub(crate) struct Cgroup {
 const DIRECTORY: OFlag =
     OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
+/// Groups in groups that a job with a delegated group can have made.
+const DEPTH_MAX: usize = 16;
+
 /// Control group files hold a line or a short list.
 const FILE_MAX_BYTES: usize = 64 * 1024;
 
@@ -69,7 +72,7 @@ impl Cgroup {
             let deadline = Instant::now() + within;
             loop {
                 match write_file(self.leaf(), c"cgroup.kill", b"1") {
-                    Err(Errno::ENOENT) => kill_listed(self.leaf()).map_err(failed)?,
+                    Err(Errno::ENOENT) => kill_tree(&self.plan.leaf, DEPTH_MAX).map_err(failed)?,
                     other => other.map_err(failed)?,
                 }
                 if !populated(self.leaf(), deadline).map_err(failed)? {
@@ -86,9 +89,9 @@ impl Cgroup {
     pub(crate) fn remove(self, job_too: bool) -> Result<(), StepError> {
         let failed = |e| step(Step::EndCgroup { path: self.plan.job.clone() }, e);
         with_ids(self.as_runner, || {
-            remove_tree(&self.plan.leaf, 16).map_err(failed)?;
+            remove_tree(&self.plan.leaf, DEPTH_MAX).map_err(failed)?;
             if job_too {
-                remove_tree(&self.plan.job, 16).map_err(failed)?;
+                remove_tree(&self.plan.job, DEPTH_MAX).map_err(failed)?;
                 match nix::unistd::unlinkat(
                     nix::fcntl::AT_FDCWD,
                     self.plan.user.as_str(),
@@ -102,6 +105,36 @@ impl Cgroup {
             Ok(())
         })
     }
+}
+
+/// Ends whatever is left of a job whose stages are over or were killed, and removes its nodes. Nodes that are not there
+/// are removed.
+///
+/// # Errors
+/// [`StepError`] if processes do not end within the time, or a node cannot be removed.
+pub fn remove_job_cgroup(site: &str, uid: u32, job_id: &str, level: Level, within: Duration) -> Result<(), StepError> {
+    let (user, job) = JobCgroup::nodes(site, uid, job_id);
+    let failed = |e| step(Step::EndCgroup { path: job.clone() }, e);
+    let leaf = match nix::fcntl::open(job.as_str(), DIRECTORY, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    if !jacamar_kernel::is_cgroup2(leaf.as_fd()).map_err(failed)? {
+        return Err(failed(Errno::EMEDIUMTYPE));
+    }
+    let limits = jacamar_plan::CgroupLimits::default();
+    let plan = JobCgroup {
+        site: site.to_owned(),
+        user,
+        leaf: job.clone(),
+        job,
+        controllers: Vec::new(),
+        limits,
+        clone_into: false,
+    };
+    let cgroup = Cgroup { plan, leaf, as_runner: level == Level::Capabilities };
+    cgroup.end(within)?;
+    cgroup.remove(true)
 }
 
 fn step(step: Step, errno: Errno) -> StepError {
@@ -224,6 +257,18 @@ fn write_file(group: BorrowedFd<'_>, file: &std::ffi::CStr, text: &[u8]) -> Resu
     let fd = openat(group, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     // One write: a control group file takes each write as a whole.
     if write(&fd, text)? == text.len() { Ok(()) } else { Err(Errno::EIO) }
+}
+
+/// SIGKILL for what is in a group and below it.
+fn kill_tree(path: &str, depth: usize) -> Result<(), Errno> {
+    let group = nix::fcntl::open(path, DIRECTORY, Mode::empty())?;
+    kill_listed(group.as_fd())?;
+    for child in children(path)? {
+        if depth > 0 {
+            kill_tree(&format!("{path}/{child}"), depth - 1)?;
+        }
+    }
+    Ok(())
 }
 
 fn kill_listed(group: BorrowedFd<'_>) -> Result<(), Errno> {

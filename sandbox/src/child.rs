@@ -247,8 +247,8 @@ fn become_command(script: &Script) -> Errno {
         nix::unistd::setsid()?;
         match &script.stdio {
             Stdio::Inherit => {}
-            Stdio::Descriptors { input, output, error } => {
-                for (fd, number) in [(input, 0), (output, 1), (error, 2)] {
+            Stdio::Descriptors(list) => {
+                for (fd, number) in list.iter().zip(0..) {
                     jacamar_kernel::duplicate_to(fd.as_fd(), number)?;
                 }
             }
@@ -269,16 +269,18 @@ fn become_command(script: &Script) -> Errno {
 }
 
 impl Script {
-    /// Descriptors that must outlive "close all others"; exec closes them.
-    pub(crate) fn kept(&self, pipes: &Pipes) -> [i32; 6] {
+    /// Descriptors that must outlive "close all others"; exec closes them. Unused places hold -1.
+    pub(crate) fn kept(&self, pipes: &Pipes) -> [i32; 3 + Stdio::DESCRIPTORS_MAX] {
+        let mut kept = [-1; 3 + Stdio::DESCRIPTORS_MAX];
         let stdio = match &self.stdio {
-            Stdio::Inherit => [-1; 3],
-            Stdio::Descriptors { input, output, error } => {
-                [input.as_raw_fd(), output.as_raw_fd(), error.as_raw_fd()]
-            }
-            Stdio::Terminal(terminal) => [terminal.as_raw_fd(), -1, -1],
+            Stdio::Inherit => [].as_slice(),
+            Stdio::Descriptors(list) => list.as_slice(),
+            Stdio::Terminal(terminal) => std::slice::from_ref(terminal),
         };
-        let [a, b, c] = stdio;
-        [pipes.control.as_raw_fd(), pipes.failure.as_raw_fd(), pipes.report.as_raw_fd(), a, b, c]
+        let ours = [&pipes.control, &pipes.failure, &pipes.report];
+        for (place, fd) in kept.iter_mut().zip(ours.into_iter().chain(stdio)) {
+            *place = fd.as_raw_fd();
+        }
+        kept
     }
 }

@@ -1,6 +1,5 @@
 //! The job's own directories: made before a stage, bound into its view, emptied as the user, removed.
 
-use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -46,15 +45,19 @@ const SSH_FILE_MAX_BYTES: u64 = 64 * 1024;
 const DEPTH_MAX: usize = 512;
 
 impl JobDirectories {
-    /// Makes `base` (mode 0711, ours), a directory with a random name below it for the user, and in it those that a
-    /// plan binds. With root's rights nothing is done inside of what belongs to the user.
+    /// Those of a job that has them already, to be used or removed.
+    #[must_use]
+    pub fn of(base: &Path, name: &str, uid: u32, gid: u32, level: Level) -> Self {
+        Self { base: base.to_owned(), name: name.to_owned(), owner: Owner { uid, gid, level } }
+    }
+
+    /// Makes `base` (mode 0711, ours), a directory `name` below it for the user, and in it those that a plan binds. With root's rights nothing is done inside of what belongs to the user.
     ///
     /// # Errors
     /// [`DirectoryError`]; what was made so far is removed by [`JobDirectories::remove`] of a later run.
-    pub fn make(base: &Path, uid: u32, gid: u32, level: Level) -> Result<Self, DirectoryError> {
+    pub fn make(base: &Path, name: &str, uid: u32, gid: u32, level: Level) -> Result<Self, DirectoryError> {
         make_base(base)?;
-        let directories =
-            Self { base: base.to_owned(), name: random_name(base)?, owner: Owner { uid, gid, level } };
+        let directories = Self::of(base, name, uid, gid, level);
         let failed = |what| {
             let path = directories.path();
             move |errno| DirectoryError { what, path, errno }
@@ -82,12 +85,6 @@ impl JobDirectories {
             })
             .map_err(failed("fill"))?;
         Ok(directories)
-    }
-
-    /// The random name: also the job's name in its control group.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.name
     }
 
     fn path(&self) -> PathBuf {
@@ -147,9 +144,12 @@ impl JobDirectories {
     /// Empties the directories as the user, then removes them.
     ///
     /// # Errors
-    /// [`DirectoryError`]
+    /// [`DirectoryError`]; directories that are not there are removed.
     pub fn remove(self) -> Result<(), DirectoryError> {
         let failed = |errno| DirectoryError { what: "remove", path: self.path(), errno };
+        if !self.path().exists() {
+            return Ok(());
+        }
         let base = open_directory(&self.base)?;
         self.owner
             .as_user(|| empty(&openat(&base, self.name.as_str(), DIRECTORY, Mode::empty())?, 0))
@@ -195,15 +195,16 @@ fn give_away_in_a_namespace(base: BorrowedFd<'_>, name: &str, uid: u32, gid: u32
     };
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
     nix::sys::prctl::set_dumpable(true)?;
-    let child = jacamar_kernel::clone(Namespaces { user: true, ..Namespaces::default() }.clone_flags(), || {
-        let given = jacamar_kernel::close_copy(write_end.as_fd())
-            .and_then(|()| match read(&read_end, &mut [0])? {
-                1 => Ok(()),
-                _ => Err(Errno::ECANCELED),
-            })
-            .and_then(|()| give_away(base, name, uid, gid));
-        jacamar_kernel::exit_now(given.map_or_else(|errno| errno as i32, |()| 0))
-    });
+    let child =
+        jacamar_kernel::clone(Namespaces { user: true, ..Namespaces::default() }.clone_flags(), || {
+            let given = jacamar_kernel::close_copy(write_end.as_fd())
+                .and_then(|()| match read(&read_end, &mut [0])? {
+                    1 => Ok(()),
+                    _ => Err(Errno::ECANCELED),
+                })
+                .and_then(|()| give_away(base, name, uid, gid));
+            jacamar_kernel::exit_now(given.map_or_else(|errno| errno as i32, |()| 0))
+        });
     let mapped = child.and_then(|pid| {
         crate::launch::write_proc(pid, "uid_map", &both(own_uid, uid))
             .and_then(|()| crate::launch::write_proc(pid, "gid_map", &both(own_gid, gid)))
@@ -256,21 +257,6 @@ fn make_base(base: &Path) -> Result<(), DirectoryError> {
         return Err(DirectoryError { what: "trust", path: base.to_owned(), errno: Errno::EPERM });
     }
     Ok(())
-}
-
-/// 128 random bits in hex: no two jobs meet, and nobody guesses it beforehand.
-fn random_name(base: &Path) -> Result<String, DirectoryError> {
-    let mut bytes = [0_u8; 16];
-    jacamar_kernel::random(&mut bytes).map_err(|errno| DirectoryError {
-        what: "name",
-        path: base.to_owned(),
-        errno,
-    })?;
-    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    }))
 }
 
 /// Removes everything in a directory, never following a link.

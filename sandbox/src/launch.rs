@@ -31,22 +31,32 @@ pub struct Command {
     pub stdio: Stdio,
 }
 
-/// Descriptors 0, 1 and 2 of the command.
+/// Descriptors of the command; all others are closed.
 #[derive(Debug)]
 pub enum Stdio {
-    /// Our own.
+    /// Our own 0, 1 and 2.
     Inherit,
-    /// These.
-    Descriptors {
-        /// 0
-        input: OwnedFd,
-        /// 1
-        output: OwnedFd,
-        /// 2
-        error: OwnedFd,
-    },
-    /// A terminal of its own, which controls the command's session.
+    /// These, from 0 on: at least three, at most [`Stdio::DESCRIPTORS_MAX`].
+    Descriptors(Vec<OwnedFd>),
+    /// A terminal of its own as 0, 1 and 2, which controls the command's session.
     Terminal(OwnedFd),
+}
+
+impl Stdio {
+    /// Most descriptors that a command can be given.
+    pub const DESCRIPTORS_MAX: usize = 6;
+
+    /// Moves descriptors out of the way of the numbers that they will get: duplicating one must not close the next.
+    fn out_of_the_way(self) -> Result<Self, Errno> {
+        const FIRST: i32 = 64;
+        let Self::Descriptors(list) = self else { return Ok(self) };
+        if list.len() < 3 || list.len() > Self::DESCRIPTORS_MAX {
+            return Err(Errno::EINVAL);
+        }
+        let moved: Result<Vec<OwnedFd>, Errno> =
+            list.into_iter().map(|fd| jacamar_kernel::duplicate_above(fd.as_fd(), FIRST)).collect();
+        Ok(Self::Descriptors(moved?))
+    }
 }
 
 /// Why nothing was started.
@@ -113,7 +123,10 @@ impl Launch<Prepared> {
             texts,
             filters,
             image: Image::new(command.paths, command.arguments, command.environment),
-            stdio: command.stdio,
+            stdio: command
+                .stdio
+                .out_of_the_way()
+                .map_err(|errno| LaunchError::Own { what: "pass descriptors on", errno })?,
             identity: data.identity.clone(),
             confine: data.confine.clone(),
             init: data.execute.init,

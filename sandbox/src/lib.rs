@@ -23,11 +23,12 @@ mod session;
 mod supervise;
 mod view;
 
+pub use cgroup::remove_job_cgroup;
 pub use directories::{DirectoryError, JobDirectories};
 pub use filter::{FilterError, compile};
 pub use launch::{Command, Contained, Launch, LaunchError, Prepared, Stdio};
 pub use own::{Own, OwnError, level, own_process};
-pub use probe::{CgroupChoice, ProbeError, probe};
-pub use relay::Terminal;
-pub use session::{Session, SessionError, Words};
+pub use probe::{CgroupChoice, ProbeError, probe, probe_again};
+pub use relay::{Collect, Output, Stream, Terminal};
+pub use session::{Session, SessionError, Terms, Words, named_directories};
 pub use supervise::{Ended, Supervisor, Watch};

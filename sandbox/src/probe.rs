@@ -80,6 +80,24 @@ pub fn probe(level: Level, choice: &CgroupChoice, more: &[String]) -> Result<Hos
     })
 }
 
+/// The facts of now, for a later stage of a job: mounts, directories and controllers change between stages; what the
+/// kernel can do does not.
+///
+/// # Errors
+/// As [`probe`].
+pub fn probe_again(known: &Host, more: &[String]) -> Result<Host, ProbeError> {
+    let mounts = Process::myself()?.mountinfo()?.0;
+    let directories = directories(more);
+    let mut host = known.clone();
+    host.ssh_config_files = directories.get("/etc/ssh/ssh_config.d").is_some_and(|path| has_files(path));
+    host.mounts = host_mounts(&mounts, &directories);
+    host.directories = directories;
+    if let Ok(node) = &host.cgroup.node {
+        host.cgroup.controllers = controllers_below(node);
+    }
+    Ok(host)
+}
+
 fn arch() -> Arch {
     match std::env::consts::ARCH {
         "x86_64" => Arch::X86_64,

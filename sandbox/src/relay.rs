@@ -1,8 +1,8 @@
-//! A terminal of the job's own, and the copying between it and ours.
+//! What is copied between a command and us while it runs: a terminal, its output, its answer.
 //!
 //! The job never gets our terminal: what it pushes into its input (TIOCSTI, bubblewrap's CVE-2017-5226) stays its own.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use jacamar_kernel::Errno;
@@ -10,6 +10,207 @@ use nix::poll::{PollFd, PollFlags};
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{Uid, fchown, isatty, read, write};
+
+/// Something that is copied while the supervisor waits.
+pub trait Stream {
+    /// Descriptors to wait for, in an order that [`Stream::copy`] knows.
+    fn poll_fds(&self) -> Vec<PollFd<'_>>;
+
+    /// Copies what is ready.
+    ///
+    /// # Errors
+    /// EPIPE if nobody reads any more, EFBIG above a limit: both end the command.
+    fn copy(&self, ready: &[bool]) -> Result<(), Errno>;
+
+    /// Copies what is left once the command has ended.
+    ///
+    /// # Errors
+    /// Whatever read(2) and write(2) answer.
+    fn drain(&self) -> Result<(), Errno>;
+
+    /// The window of our terminal has another size.
+    ///
+    /// # Errors
+    /// Whatever ioctl_tty(2) answers.
+    fn window_changed(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+}
+
+/// One write(2) of a pipe that poll(2) called writable takes so much without waiting: `PIPE_BUF`, pipe(7).
+const CHUNK_BYTES: usize = 4096;
+
+/// The command's output, copied unchanged to a descriptor of ours. The command has the other end of a pipe, not our
+/// descriptor, so that what it leaves behind cannot hold our reader.
+#[derive(Debug)]
+pub struct Output {
+    channels: Vec<Channel>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    from: OwnedFd,
+    to: OwnedFd,
+    /// Read and not yet written.
+    pending: RefCell<Vec<u8>>,
+    open: Cell<bool>,
+}
+
+impl Output {
+    /// Copies each first descriptor, a pipe's reading end, to its second.
+    ///
+    /// # Errors
+    /// Whatever fcntl(2) answers.
+    pub fn new(channels: Vec<(OwnedFd, OwnedFd)>) -> Result<Self, Errno> {
+        let channel = |(from, to): (OwnedFd, OwnedFd)| {
+            jacamar_kernel::set_nonblocking(from.as_fd())?;
+            Ok(Channel { from, to, pending: RefCell::new(Vec::new()), open: Cell::new(true) })
+        };
+        Ok(Self { channels: channels.into_iter().map(channel).collect::<Result<_, Errno>>()? })
+    }
+}
+
+impl Output {
+    /// Closed ones would wake every poll(2).
+    fn active(&self) -> impl Iterator<Item = &Channel> {
+        self.channels.iter().filter(|channel| channel.open.get() || !channel.pending.borrow().is_empty())
+    }
+}
+
+impl Channel {
+    fn read(&self) -> Result<(), Errno> {
+        let mut buffer = [0; CHUNK_BYTES];
+        match read(&self.from, &mut buffer) {
+            Ok(0) => self.open.set(false),
+            Ok(length) => {
+                self.pending.borrow_mut().extend_from_slice(buffer.get(..length).unwrap_or_default())
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+
+    fn write(&self) -> Result<(), Errno> {
+        let mut pending = self.pending.borrow_mut();
+        match write(&self.to, &pending) {
+            Ok(length) => {
+                pending.drain(..length);
+                Ok(())
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl Stream for Output {
+    /// Either the pipe to read from, or, with something in hand, the descriptor to write to.
+    fn poll_fds(&self) -> Vec<PollFd<'_>> {
+        self.active()
+            .map(|channel| match channel.pending.borrow().is_empty() {
+                true => PollFd::new(channel.from.as_fd(), PollFlags::POLLIN),
+                false => PollFd::new(channel.to.as_fd(), PollFlags::POLLOUT),
+            })
+            .collect()
+    }
+
+    fn copy(&self, ready: &[bool]) -> Result<(), Errno> {
+        let ready: Vec<&Channel> =
+            self.active().zip(ready).filter(|(_, ready)| **ready).map(|(c, _)| c).collect();
+        for channel in ready {
+            if channel.pending.borrow().is_empty() {
+                channel.read()?;
+            } else {
+                channel.write()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in the pipes; a process that holds one open is not waited for.
+    fn drain(&self) -> Result<(), Errno> {
+        for channel in &self.channels {
+            loop {
+                while !channel.pending.borrow().is_empty() {
+                    match channel.write() {
+                        // Nobody reads any more: it is nobody's.
+                        Err(Errno::EPIPE) => return Ok(()),
+                        other => other?,
+                    }
+                }
+                channel.read()?;
+                if channel.pending.borrow().is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A short answer of a process that we started, kept in memory.
+#[derive(Debug)]
+pub struct Collect {
+    from: OwnedFd,
+    limit_bytes: usize,
+    bytes: RefCell<Vec<u8>>,
+    open: Cell<bool>,
+}
+
+impl Collect {
+    /// Collects what arrives at a pipe's reading end, up to a limit.
+    ///
+    /// # Errors
+    /// Whatever fcntl(2) answers.
+    pub fn new(from: OwnedFd, limit_bytes: usize) -> Result<Self, Errno> {
+        jacamar_kernel::set_nonblocking(from.as_fd())?;
+        Ok(Self { from, limit_bytes, bytes: RefCell::new(Vec::new()), open: Cell::new(true) })
+    }
+
+    /// What arrived.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes.into_inner()
+    }
+
+    /// Whether something arrived.
+    fn read(&self) -> Result<bool, Errno> {
+        let mut buffer = [0; CHUNK_BYTES];
+        match read(&self.from, &mut buffer) {
+            Ok(0) => {
+                self.open.set(false);
+                Ok(false)
+            }
+            Ok(length) => {
+                let mut bytes = self.bytes.borrow_mut();
+                if bytes.len() + length > self.limit_bytes {
+                    self.open.set(false);
+                    return Err(Errno::EFBIG);
+                }
+                bytes.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                Ok(true)
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl Stream for Collect {
+    fn poll_fds(&self) -> Vec<PollFd<'_>> {
+        if self.open.get() { vec![PollFd::new(self.from.as_fd(), PollFlags::POLLIN)] } else { Vec::new() }
+    }
+
+    fn copy(&self, ready: &[bool]) -> Result<(), Errno> {
+        if ready.first() == Some(&true) { self.read().map(drop) } else { Ok(()) }
+    }
+
+    fn drain(&self) -> Result<(), Errno> {
+        while self.open.get() && self.read()? {}
+        Ok(())
+    }
+}
 
 /// A pair of pseudo terminals, pty(7).
 #[derive(Debug)]
@@ -44,7 +245,7 @@ impl Terminal {
     }
 
     /// Gives the job's terminal the size of ours.
-    pub(crate) fn follow_window_size(&self) -> Result<(), Errno> {
+    fn follow_window_size(&self) -> Result<(), Errno> {
         match self.saved {
             Some(_) => {
                 let size = jacamar_kernel::window_size(std::io::stdin().as_fd())?;
@@ -52,27 +253,6 @@ impl Terminal {
             }
             None => Ok(()),
         }
-    }
-
-    /// Our input, then the job's output.
-    pub(crate) fn poll_fds(&self) -> [PollFd<'_>; 2] {
-        let wanted = |open: &Cell<bool>| if open.get() { PollFlags::POLLIN } else { PollFlags::empty() };
-        // Descriptor 0 outlives us.
-        [
-            PollFd::new(standard_input(), wanted(&self.input_open)),
-            PollFd::new(self.master.as_fd(), wanted(&self.output_open)),
-        ]
-    }
-
-    /// Copies what is ready.
-    pub(crate) fn copy(&self, ready: &[bool]) -> Result<(), Errno> {
-        if ready.first() == Some(&true) && self.input_open.get() {
-            self.copy_input()?;
-        }
-        if ready.get(1) == Some(&true) && self.output_open.get() {
-            self.copy_output()?;
-        }
-        Ok(())
     }
 
     fn copy_input(&self) -> Result<(), Errno> {
@@ -102,11 +282,37 @@ impl Terminal {
             Err(errno) => Err(errno),
         }
     }
+}
+
+impl Stream for Terminal {
+    /// The job's output, then our input; closed ones would wake every poll(2).
+    fn poll_fds(&self) -> Vec<PollFd<'_>> {
+        let both = [(&self.output_open, self.master.as_fd()), (&self.input_open, standard_input())];
+        both.into_iter()
+            .filter(|(open, _)| open.get())
+            .map(|(_, fd)| PollFd::new(fd, PollFlags::POLLIN))
+            .collect()
+    }
+
+    fn copy(&self, ready: &[bool]) -> Result<(), Errno> {
+        let mut ready = ready.iter().copied();
+        if self.output_open.get() && ready.next() == Some(true) {
+            self.copy_output()?;
+        }
+        if self.input_open.get() && ready.next() == Some(true) {
+            self.copy_input()?;
+        }
+        Ok(())
+    }
 
     /// What the job wrote before it ended.
-    pub(crate) fn drain(&self) -> Result<(), Errno> {
+    fn drain(&self) -> Result<(), Errno> {
         while self.output_open.get() && self.copy_output()? {}
         Ok(())
+    }
+
+    fn window_changed(&self) -> Result<(), Errno> {
+        self.follow_window_size()
     }
 }
 

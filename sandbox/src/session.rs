@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jacamar_plan::{
-    CheckedPlan, Directories, Grant, Host, Job, Level, Outcome, Profile, Refusal, Site, Stage, Step, StepError,
-    Unplannable, Violation,
+    CheckedPlan, Directories, Grant, Host, Job, Level, Outcome, Profile, Refusal, Site, Stage, Step,
+    StepError, Unplannable, Violation,
 };
 
 use crate::{
-    CgroupChoice, Command, DirectoryError, Ended, JobDirectories, Launch, LaunchError, Own, OwnError, ProbeError, Stdio,
-    Terminal, Watch, probe,
+    CgroupChoice, Command, DirectoryError, Ended, JobDirectories, Launch, LaunchError, Own, OwnError,
+    ProbeError, Stdio, Stream, Supervisor, Terminal, Watch, probe,
 };
 
 /// A command of a person.
@@ -74,6 +74,9 @@ pub enum SessionError {
         /// Why.
         reason: std::io::Error,
     },
+    /// No random name.
+    #[error("could not choose a name: {}", .0.desc())]
+    Name(jacamar_kernel::Errno),
     /// The job's terminal.
     #[error("could not make a terminal: {}", .0.desc())]
     Terminal(jacamar_kernel::Errno),
@@ -98,6 +101,7 @@ impl SessionError {
             | Self::Wait(_)
             | Self::Own(_)
             | Self::Execute { .. }
+            | Self::Name(_)
             | Self::Terminal(_) => None,
         }
     }
@@ -115,6 +119,7 @@ impl SessionError {
             | Self::Launch(_)
             | Self::Wait(_)
             | Self::Own(_)
+            | Self::Name(_)
             | Self::Terminal(_) => Self::FAILED,
         }
     }
@@ -162,6 +167,50 @@ impl Words {
     }
 }
 
+/// What a launch depends on besides the command: everything of it was decided before.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// Whose process it will be.
+    pub grant: &'a Grant,
+    /// The profile.
+    pub profile: &'a Profile,
+    /// The site's ceiling.
+    pub site: &'a Site,
+    /// Host facts.
+    pub host: &'a Host,
+    /// The job's directories and name.
+    pub job: &'a Job,
+    /// Which stage.
+    pub stage: &'a Stage,
+}
+
+impl Terms<'_> {
+    /// The checked plan.
+    ///
+    /// # Errors
+    /// [`SessionError::Refused`], [`SessionError::Violation`].
+    pub fn plan(&self) -> Result<CheckedPlan, SessionError> {
+        let plan = jacamar_plan::plan(self.grant, self.profile, self.host, self.job, self.stage)?;
+        jacamar_plan::check(plan, self.site)
+            .map_err(|violation| SessionError::Violation { profile: self.profile.name.clone(), violation })
+    }
+
+    /// Plans, checks, contains and starts.
+    ///
+    /// # Errors
+    /// [`SessionError`]: nothing runs.
+    pub fn start(&self, command: Command, own: &Own) -> Result<Supervisor, SessionError> {
+        Ok(Launch::prepare(self.plan()?, command, own)?.contain()?.spawn()?)
+    }
+}
+
+/// Directories that a profile names and a probe must look at.
+#[must_use]
+pub fn named_directories(profile: &Profile) -> Vec<String> {
+    let own = profile.settings.temporary_file_system.iter().flat_map(|setting| &setting.value);
+    own.map(|entry| entry.path.clone()).collect()
+}
+
 /// Names of directories in a plan that is only explained.
 const NOT_MADE: &str = "/JOB";
 
@@ -176,20 +225,19 @@ impl Session {
             var_tmp: format!("{NOT_MADE}/var-tmp"),
             ssh_config: format!("{NOT_MADE}/ssh_config.d"),
         };
-        self.plan(&self.host()?, directories, "JOB".into())
+        self.terms(&self.host()?, &self.job(directories, "JOB".into())).plan()
     }
 
     fn host(&self) -> Result<Host, SessionError> {
-        let own = self.profile.settings.temporary_file_system.iter().flat_map(|setting| &setting.value);
-        let more: Vec<String> = own.map(|entry| entry.path.clone()).collect();
-        Ok(probe(self.level, &self.cgroup, &more)?)
+        Ok(probe(self.level, &self.cgroup, &named_directories(&self.profile))?)
     }
 
-    fn plan(&self, host: &Host, directories: Directories, id: String) -> Result<CheckedPlan, SessionError> {
-        let job = Job { id, directories, working_directory: self.working_directory.clone() };
-        let plan = jacamar_plan::plan(&self.grant, &self.profile, host, &job, &Stage::Exec)?;
-        jacamar_plan::check(plan, &self.site)
-            .map_err(|violation| SessionError::Violation { profile: self.profile.name.clone(), violation })
+    fn terms<'a>(&'a self, host: &'a Host, job: &'a Job) -> Terms<'a> {
+        Terms { grant: &self.grant, profile: &self.profile, site: &self.site, host, job, stage: &Stage::Exec }
+    }
+
+    fn job(&self, directories: Directories, id: String) -> Job {
+        Job { id, directories, working_directory: self.working_directory.clone() }
     }
 
     /// Runs a command and waits for its end. Its exit code, or 128 and the signal, as of a shell.
@@ -200,8 +248,9 @@ impl Session {
         let program = words.program();
         let host = self.host()?;
         let account = &self.grant.account;
-        let directories = JobDirectories::make(&self.base, account.uid, account.gid, self.level)?;
-        let result = self.run_in(own, words, with_terminal, &host, &directories);
+        let id = jacamar_kernel::random_name().map_err(SessionError::Name)?;
+        let directories = JobDirectories::make(&self.base, &id, account.uid, account.gid, self.level)?;
+        let result = self.run_in(own, words, with_terminal, &host, &directories, id);
         let removed = directories.remove();
         let ended = result?;
         removed?;
@@ -223,6 +272,7 @@ impl Session {
         with_terminal: bool,
         host: &Host,
         directories: &JobDirectories,
+        id: String,
     ) -> Result<Ended, SessionError> {
         if host.ssh_config_files
             && self.level != Level::Root
@@ -230,7 +280,7 @@ impl Session {
         {
             directories.copy_ssh_config(std::path::Path::new(path))?;
         }
-        let plan = self.plan(host, directories.paths()?, directories.id().to_owned())?;
+        let job = self.job(directories.paths()?, id);
         let (terminal, stdio) = if with_terminal {
             let (terminal, slave) = Terminal::open(self.grant.account.uid).map_err(SessionError::Terminal)?;
             (Some(terminal), Stdio::Terminal(slave))
@@ -239,11 +289,12 @@ impl Session {
         };
         let Words { paths, arguments, environment } = words;
         let command = Command { paths, arguments, environment, stdio };
-        let supervisor = Launch::prepare(plan, command, own)?.contain()?.spawn()?;
+        let supervisor = self.terms(host, &job).start(command, own)?;
         let watch = Watch {
             kill_timeout: self.kill_timeout,
             parent: None,
-            terminal: terminal.as_ref(),
+            stream: terminal.as_ref().map(|terminal| terminal as &dyn Stream),
+            time_limit: None,
             last_stage: true,
         };
         Ok(supervisor.wait(own, &watch)?)
@@ -255,5 +306,8 @@ fn candidates(program: &OsStr, path: &OsStr) -> Vec<PathBuf> {
     if program.as_bytes().contains(&b'/') {
         return vec![PathBuf::from(program)];
     }
-    std::env::split_paths(path).filter(|directory| directory.is_absolute()).map(|directory| directory.join(program)).collect()
+    std::env::split_paths(path)
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(program))
+        .collect()
 }

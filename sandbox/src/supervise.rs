@@ -14,7 +14,7 @@ use crate::cgroup::Cgroup;
 use crate::child::{Failure, RELEASE};
 use crate::init::End;
 use crate::own::Own;
-use crate::relay::Terminal;
+use crate::relay::Stream;
 
 /// How long the kernel may take to end processes that were killed.
 const END_WITHIN: Duration = Duration::from_secs(5);
@@ -32,16 +32,26 @@ pub struct Supervisor {
 }
 
 /// What a supervisor watches besides the command.
-#[derive(Debug)]
 pub struct Watch<'a> {
     /// Between SIGTERM and the end.
     pub kill_timeout: Duration,
     /// A process whose end ends the stage, as a pidfd: the runner.
     pub parent: Option<OwnedFd>,
-    /// A terminal to copy to and from.
-    pub terminal: Option<&'a Terminal>,
+    /// What is copied to or from the command meanwhile.
+    pub stream: Option<&'a dyn Stream>,
+    /// The longest that the command may take; then it is ended as by SIGTERM.
+    pub time_limit: Option<Duration>,
     /// Remove the job's control group too, not only the stage's.
     pub last_stage: bool,
+}
+
+impl std::fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch")
+            .field("kill_timeout", &self.kill_timeout)
+            .field("time_limit", &self.time_limit)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a stage ended.
@@ -51,6 +61,12 @@ pub struct Ended {
     pub outcome: Outcome,
     /// We were asked to end it (a signal, or the runner died): then nothing that it says is success.
     pub terminated: bool,
+}
+
+/// What a poll found besides the command's end.
+struct Happened {
+    parent_died: bool,
+    nobody_listens: bool,
 }
 
 impl Supervisor {
@@ -112,19 +128,24 @@ impl Supervisor {
         let mut terminated = None::<Instant>;
         let mut killed = None::<Instant>;
         let mut parent = watch.parent.as_ref();
+        let mut time_limit = watch.time_limit.map(|limit| Instant::now() + limit);
         loop {
             let timeout = match (killed, terminated) {
                 (Some(at), _) => Some(at + END_WITHIN),
                 (None, Some(at)) => Some(at + watch.kill_timeout),
-                (None, None) => None,
+                (None, None) => time_limit,
             };
-            let parent_died = self.poll(own, watch, parent, timeout)?;
+            let happened = self.poll(own, watch, parent, timeout)?;
             if self.reaped()? {
                 break;
             }
             let mut ask = None;
-            if parent_died {
+            if happened.parent_died {
                 parent = None;
+                ask = Some(Signal::SIGTERM);
+            }
+            if happened.nobody_listens || time_limit.is_some_and(|at| Instant::now() >= at) {
+                time_limit = None;
                 ask = Some(Signal::SIGTERM);
             }
             while let Some(info) = own.signals.read_signal().map_err(lost)? {
@@ -133,8 +154,8 @@ impl Supervisor {
                         ask = Some(signal);
                     }
                     Ok(Signal::SIGWINCH) => {
-                        if let Some(terminal) = watch.terminal {
-                            terminal.follow_window_size().map_err(lost)?;
+                        if let Some(stream) = watch.stream {
+                            stream.window_changed().map_err(lost)?;
                         }
                     }
                     Ok(_) | Err(_) => {}
@@ -153,29 +174,29 @@ impl Supervisor {
                 killed = Some(now);
             }
         }
-        if let Some(terminal) = watch.terminal {
-            terminal.drain().map_err(lost)?;
+        if let Some(stream) = watch.stream {
+            stream.drain().map_err(lost)?;
         }
         let outcome = self.outcome();
         self.remove(watch.last_stage)?;
         Ok(Ended { outcome, terminated: terminated.is_some() })
     }
 
-    /// Waits for something to happen; whether the parent died.
+    /// Waits for something to happen.
     fn poll(
         &self,
         own: &Own,
         watch: &Watch<'_>,
         parent: Option<&OwnedFd>,
         until: Option<Instant>,
-    ) -> Result<bool, StepError> {
+    ) -> Result<Happened, StepError> {
         let mut fds = vec![PollFd::new(own.signals.as_fd(), PollFlags::POLLIN)];
         if let Some(parent) = parent {
             fds.push(PollFd::new(parent.as_fd(), PollFlags::POLLIN));
         }
-        let relayed = fds.len();
-        if let Some(terminal) = watch.terminal {
-            fds.extend(terminal.poll_fds());
+        let streamed = fds.len();
+        if let Some(stream) = watch.stream {
+            fds.extend(stream.poll_fds());
         }
         let timeout = match until {
             None => PollTimeout::NONE,
@@ -189,10 +210,17 @@ impl Supervisor {
             Err(errno) => return Err(lost(errno)),
         }
         let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
-        if let (Some(terminal), Some(ready)) = (watch.terminal, ready.get(relayed..)) {
-            terminal.copy(ready).map_err(lost)?;
-        }
-        Ok(parent.is_some() && ready.get(1) == Some(&true))
+        let copied = match (watch.stream, ready.get(streamed..)) {
+            (Some(stream), Some(ready)) => stream.copy(ready),
+            (Some(_), None) | (None, _) => Ok(()),
+        };
+        let nobody_listens = match copied {
+            Ok(()) => false,
+            // Whoever read our output, or wanted the answer, is gone or has had enough.
+            Err(Errno::EPIPE | Errno::EFBIG) => true,
+            Err(errno) => return Err(lost(errno)),
+        };
+        Ok(Happened { parent_died: parent.is_some() && ready.get(1) == Some(&true), nobody_listens })
     }
 
     /// Whether process 1 is dead; then it is reaped.

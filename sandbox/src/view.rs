@@ -56,9 +56,8 @@ impl<'a> Child<'a, Worn> {
                     let flags = submount.remount_flags();
                     // A mount below the tree may be one on a file.
                     let place = self.text(index)?;
-                    result = open_file_or_directory(place).and_then(|fd| {
-                        mount(None, FdPath::new(fd.as_fd()).as_c_str(), None, flags.0, None)
-                    });
+                    result = open_file_or_directory(place)
+                        .and_then(|fd| mount(None, FdPath::new(fd.as_fd()).as_c_str(), None, flags.0, None));
                     if result.is_err() {
                         break;
                     }

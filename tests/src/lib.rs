@@ -6,4 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod gitlab;
+pub mod host;
 pub mod runner;

@@ -1,9 +1,24 @@
 //! The record of one job between its stages, and where records and other state live.
 //!
-//! Who can write a record can name an account: at root and capability level everything here belongs to root or the
-//! keeper, never to the runner's account.
+//! Stages are separate processes. `config` decides once and writes a record; the others read no configuration, no token
+//! and no job variable, only the record. Who can write a record can name an account: at root and capability level
+//! everything here belongs to root or the keeper, never to the runner's account.
+//!
+//! ```text
+//! <state>/jobs/<128 random bits>/record.json   what config decided
+//!                                 lock         held by the stage that runs
+//!                                 supervisor   the stage's processes, for cleanup
+//!                                 closing      no stage starts any more
+//! <state>/slots                                locked while a build directory is chosen
+//! ```
 #![forbid(unsafe_code)]
 
+mod jobs;
+mod process;
+mod record;
 mod state;
 
+pub use jobs::{JobLock, Jobs, OpenJob, RecordError, Slots};
+pub use process::{ProcessError, ProcessId, boot_id};
+pub use record::{AuditLocation, AuditSettings, FORMAT, Project, Record, Running, ShellSettings, SlotKey};
 pub use state::{StateError, state_directory};

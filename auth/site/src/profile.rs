@@ -22,6 +22,35 @@ const SHIPPED: [(&str, &str); 2] = [
     ("compat", include_str!("../../../profiles/compat.toml")),
 ];
 
+/// Profiles of our own processes; no configuration can name them.
+const OWN: [(&str, &str); 2] = [
+    ("keys", include_str!("../../../profiles/keys.toml")),
+    ("verify", include_str!("../../../profiles/verify.toml")),
+];
+
+/// A process of ours that handles what strangers wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnProcess {
+    /// `jacamar keys`
+    Keys,
+    /// `jacamar verify`
+    Verify,
+}
+
+/// The profile of a process of ours.
+///
+/// # Errors
+/// [`ProfileError`] if the compiled-in text is wrong; a test reads it.
+pub fn own_profile(process: OwnProcess) -> Result<Profile, ProfileError> {
+    let [keys, verify] = OWN;
+    let (name, text) = match process {
+        OwnProcess::Keys => keys,
+        OwnProcess::Verify => verify,
+    };
+    let groups = CallGroups::shipped()?;
+    Ok(parse(&Document::new(format!("{name}.toml"), text), name, true, &groups)?)
+}
+
 /// Why there is no profile of a name.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
@@ -296,6 +325,15 @@ mod tests {
         assert_eq!(memory.origin.to_string(), "default.toml:14 (shipped)");
         assert_eq!(memory.need, Need::Prefer);
         assert_eq!(default.settings.private_tmp.expect("PrivateTmp").need, Need::Require);
+    }
+
+    #[test]
+    fn our_own_processes_have_profiles_and_verify_has_no_socket() {
+        own_profile(OwnProcess::Keys).expect("keys");
+        let verify = own_profile(OwnProcess::Verify).expect("verify").settings;
+        let families = verify.restrict_address_families.expect("no sockets");
+        assert_eq!(families.value, jacamar_plan::AddressFamilies::Only(Vec::new()));
+        assert_eq!(families.need, Need::Require);
     }
 
     #[test]

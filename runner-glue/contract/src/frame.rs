@@ -55,11 +55,19 @@ pub enum Kind {
     KeysFailed = 6,
     /// [`crate::stage_request::StageRequest`]
     StageRequest = 7,
+    /// [`crate::stage_report::StageReport`]
+    StageReport = 8,
+    /// [`crate::resolve::ResolveRequest`]
+    ResolveRequest = 9,
+    /// [`crate::resolve::Resolved`]
+    Resolved = 10,
+    /// [`crate::resolve::ResolveRefused`]
+    ResolveRefused = 11,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::VerifyRequest,
         Self::Claims,
         Self::VerifyRefused,
@@ -67,6 +75,10 @@ impl Kind {
         Self::KeysFetched,
         Self::KeysFailed,
         Self::StageRequest,
+        Self::StageReport,
+        Self::ResolveRequest,
+        Self::Resolved,
+        Self::ResolveRefused,
     ];
 
     /// The number in the header.

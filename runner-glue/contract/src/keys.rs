@@ -244,7 +244,11 @@ impl<'a> KeysAnswer<'a> {
             | Kind::Claims
             | Kind::VerifyRefused
             | Kind::KeysRequest
-            | Kind::StageRequest => {
+            | Kind::StageRequest
+            | Kind::StageReport
+            | Kind::ResolveRequest
+            | Kind::Resolved
+            | Kind::ResolveRefused => {
                 let (fetched, keys) = frame::split::<KeysFetched>(bytes)?;
                 let have_bytes = keys.len() as u64;
                 if have_bytes != fetched.keys_bytes {

@@ -5,7 +5,8 @@
 //!
 //! - [`driver`]: what the runner types; [`environment`] and [`job_variables`]: what it exports;
 //! - [`config_json`]: what `config_exec` answers; [`exit`]: how a stage ends for the runner;
-//! - [`frame`] and the values that travel in frames: [`claims`], [`verify`], [`keys`], [`stage_request`];
+//! - [`frame`] and the values that travel in frames: [`claims`], [`verify`], [`keys`], [`resolve`], [`stage_request`],
+//!   [`stage_report`];
 //! - [`joblog`]: the words for the person who reads the job log.
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -19,7 +20,9 @@ pub mod frame;
 pub mod job_variables;
 pub mod joblog;
 pub mod keys;
+pub mod resolve;
 mod rule;
+pub mod stage_report;
 pub mod stage_request;
 pub mod text;
 pub mod verify;

@@ -217,7 +217,11 @@ impl VerifyAnswer {
             | Kind::KeysRequest
             | Kind::KeysFetched
             | Kind::KeysFailed
-            | Kind::StageRequest => frame::decode(bytes).map(|claims| Self::Claims(Box::new(claims))),
+            | Kind::StageRequest
+            | Kind::StageReport
+            | Kind::ResolveRequest
+            | Kind::Resolved
+            | Kind::ResolveRefused => frame::decode(bytes).map(|claims| Self::Claims(Box::new(claims))),
         }
     }
 }

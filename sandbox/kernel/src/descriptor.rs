@@ -63,14 +63,22 @@ pub fn close_on_exec(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).map(drop)
 }
 
-/// Closes every descriptor above 2 but those in `keep` (at most 8). For the child of a clone: allocates nothing.
+/// `O_NONBLOCK`, fcntl(2): for a pipe that only we read.
+///
+/// # Errors
+/// EBADF.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
+}
+
+/// Closes every descriptor above 2 but those in `keep` (at most 12). For the child of a clone: allocates nothing.
 ///
 /// close_range(2), Linux 5.9; where that is missing, the list of /proc/self/fd.
 ///
 /// # Errors
-/// EINVAL with more than 8 to keep; whatever openat(2) of /proc/self/fd and getdents64(2) answer.
+/// EINVAL with more than 12 to keep; whatever openat(2) of /proc/self/fd and getdents64(2) answer.
 pub fn close_all_but(keep: &[RawFd]) -> Result<(), Errno> {
-    const KEEP_MAX: usize = 8;
+    const KEEP_MAX: usize = 12;
     let mut sorted = [RawFd::MAX; KEEP_MAX];
     if keep.len() > KEEP_MAX {
         return Err(Errno::EINVAL);
@@ -167,6 +175,16 @@ fn next_record(bytes: &[u8]) -> Option<Record<'_>> {
 pub fn close_copy(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: closes a number; the copy of its owner in this child is never used or dropped.
     check(unsafe { libc::syscall(libc::SYS_close, fd.as_raw_fd()) }).map(drop)
+}
+
+/// `F_DUPFD_CLOEXEC`, fcntl(2): a duplicate with a number of at least `least`.
+///
+/// # Errors
+/// EMFILE, EINVAL if `least` is above the limit of descriptors.
+pub fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> Result<OwnedFd, Errno> {
+    let number = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(least))?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// dup3(2) without close-on-exec; a descriptor that has the number already loses its flag.

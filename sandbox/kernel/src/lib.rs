@@ -20,7 +20,8 @@ mod terminal;
 pub use capability::{Capabilities, ambient_clear, bounding_drop, bounding_has, capget, capset};
 pub use clone::{clone, clone_into};
 pub use descriptor::{
-    FdPath, STANDARD_INPUT, close_all_but, close_copy, close_on_exec, duplicate_to, open_directory, open_file_or_directory,
+    FdPath, STANDARD_INPUT, close_all_but, close_copy, close_on_exec, duplicate_above, duplicate_to,
+    open_directory, open_file_or_directory, set_nonblocking,
 };
 pub use exec::{Image, exit_now};
 pub use identity::{IDS_MAX, get_groups, set_groups, set_resgid, set_resuid, set_uid};
@@ -28,7 +29,7 @@ pub use mount::{is_cgroup2, is_procfs, join_new_session_keyring, mount};
 pub use nix::errno::Errno;
 pub use pidfd::{pidfd_open, pidfd_send_signal};
 pub use presence::{Call, probe};
-pub use random::random;
+pub use random::{random, random_name};
 pub use seccomp::{Instruction, load_filter};
 pub use signals::reset_signals;
 pub use terminal::{make_controlling_terminal, set_window_size, window_size};

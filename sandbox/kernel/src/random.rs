@@ -1,5 +1,7 @@
 //! getrandom(2).
 
+use std::fmt::Write as _;
+
 use nix::errno::Errno;
 
 use crate::check;
@@ -13,4 +15,18 @@ pub fn random(bytes: &mut [u8]) -> Result<(), Errno> {
     let length =
         check(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0_u32) })?;
     if usize::try_from(length) == Ok(bytes.len()) { Ok(()) } else { Err(Errno::EIO) }
+}
+
+/// 128 random bits in hex: no two jobs meet, and nobody guesses it beforehand.
+///
+/// # Errors
+/// As [`random`].
+pub fn random_name() -> Result<String, Errno> {
+    let mut bytes = [0_u8; 16];
+    random(&mut bytes)?;
+    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        write!(text, "{byte:02x}").unwrap_or_default();
+        text
+    }))
 }

@@ -209,7 +209,6 @@ fn confine(plan: &Plan) -> Result<(), Violation> {
         "execve",
         "wait4",
         "waitid",
-        "kill",
         "read",
         "write",
         "close",

@@ -32,25 +32,30 @@ pub struct ExplainedStep {
     pub step: String,
     /// What the kernel is asked, in the words of strace(1).
     pub calls: Vec<String>,
-    /// The profile key that asked for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<Key>,
-    /// Where the value is written.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub origin: Option<String>,
+    /// What in the profile asked for it; empty for what every job gets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<Reason>,
+}
+
+/// A key of the profile, and where it is written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reason {
+    /// Key.
+    pub key: Key,
+    /// File and line.
+    pub origin: String,
 }
 
 /// Puts a plan into words.
 #[must_use]
 pub fn explain(plan: &Plan) -> Explanation {
-    let explained = |step: &Step| {
-        let key = step.key().filter(|key| plan.origin.contains_key(key));
+    let explained = |(phase, step): &(Phase, Step)| {
+        let reason = |key| plan.origin.get(&key).map(|origin| Reason { key, origin: origin.to_string() });
         ExplainedStep {
-            phase: step.phase(),
+            phase: *phase,
             step: step.to_string(),
             calls: step.calls(),
-            key,
-            origin: key.and_then(|key| plan.origin.get(&key)).map(ToString::to_string),
+            reasons: step.keys().into_iter().filter_map(reason).collect(),
         }
     };
     Explanation {
@@ -58,7 +63,7 @@ pub fn explain(plan: &Plan) -> Explanation {
         profile: plan.profile.clone(),
         level: plan.level.to_string(),
         stage: plan.stage.to_string(),
-        steps: plan.steps().iter().map(explained).collect(),
+        steps: plan.phased_steps().iter().map(explained).collect(),
         without: plan.without.clone(),
     }
 }
@@ -83,9 +88,11 @@ impl fmt::Display for Explanation {
             }
             writeln!(f, "\n{phase}")?;
             for step in steps {
-                match (&step.key, &step.origin) {
-                    (Some(key), Some(origin)) => writeln!(f, "  {:<72} {key}, {origin}", step.step)?,
-                    (None, _) | (Some(_), None) => writeln!(f, "  {}", step.step)?,
+                let reason = |Reason { key, origin }: &Reason| format!("{key}, {origin}");
+                let reasons: Vec<String> = step.reasons.iter().map(reason).collect();
+                match reasons.as_slice() {
+                    [] => writeln!(f, "  {}", step.step)?,
+                    _ => writeln!(f, "  {:<72} {}", step.step, reasons.join("; "))?,
                 }
             }
         }

@@ -7,6 +7,7 @@
 //! [`plan`] makes a plan, [`check`] judges it; only a [`CheckedPlan`] can be launched.
 #![forbid(unsafe_code)]
 
+mod calls;
 mod check;
 mod explain;
 mod filter;
@@ -20,7 +21,7 @@ mod value;
 mod words;
 
 pub use check::{CheckedPlan, Violation, check};
-pub use explain::{Explanation, explain};
+pub use explain::{ExplainedStep, Explanation, Reason, explain};
 pub use filter::{AddressFamilies, Answer, CallRule, Condition, Filter, address_family};
 pub use host::{Arch, Calls, CgroupHost, CgroupVersion, Host, HostMount, Presence};
 pub use mount::{Mount, MountFlags, Submount};

@@ -181,6 +181,7 @@ impl fmt::Display for Mount {
                 write!(f, "make {} read-only", self.target())?;
                 match mounts.len() {
                     0 | 1 => Ok(()),
+                    2 => f.write_str(" with 1 mount below it"),
                     n => write!(f, " with {} mounts below it", n - 1),
                 }
             }

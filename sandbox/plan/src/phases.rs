@@ -78,6 +78,16 @@ pub struct JobCgroup {
     pub clone_into: bool,
 }
 
+impl JobCgroup {
+    /// Paths of the user's and of the job's node, named as systemd nests slices, systemd.slice(5).
+    #[must_use]
+    pub fn nodes(site: &str, uid: u32, job_id: &str) -> (String, String) {
+        let user = format!("{site}/jacamar-u{uid}.slice");
+        let job = format!("{user}/jacamar-u{uid}-{job_id}.slice");
+        (user, job)
+    }
+}
+
 /// Values written before any process is in the group, and read back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -367,7 +377,12 @@ impl Plan {
             steps.push(Step::NoNewPrivileges);
         }
         if let Some(filter) = &self.confine.filter {
-            steps.push(Step::Filter { rules: filter.rules.len(), native_only: filter.native_only });
+            steps.push(Step::Filter {
+                rules: filter.rules.len(),
+                families: filter.families.clone(),
+                native_only: filter.native_only,
+                programs: filter.programs(),
+            });
         }
         steps.push(Step::DropCapabilities);
         steps.push(Step::ClearAmbient);
@@ -386,10 +401,18 @@ impl Plan {
         self.confine.filter.is_some() && !self.confine.no_new_privs
     }
 
-    /// The steps of one phase.
+    /// Every step with the phase in which it stands: what is repeated (`DieWithSupervisor`, which each change of ids
+    /// undoes) belongs to the phase that repeats it.
     #[must_use]
-    pub fn phase(&self, phase: Phase) -> Vec<Step> {
-        self.steps().into_iter().filter(|step| step.phase() == phase).collect()
+    pub fn phased_steps(&self) -> Vec<(Phase, Step)> {
+        let mut reached = Phase::Contain;
+        let steps = self.steps().into_iter();
+        steps
+            .map(|step| {
+                reached = reached.max(step.phase());
+                (reached, step)
+            })
+            .collect()
     }
 }
 

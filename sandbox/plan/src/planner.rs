@@ -1,14 +1,17 @@
 //! The planner: what was granted, what the profile says and what the host can do, in; a plan, out.
 
+mod obstacle;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Arch, Bounding, Bytes, CgroupLimits, Confine, Contain, Execute, Filter, Grant, Host, IdMaps, Identity,
-    Init, Isolate, JobCgroup, Key, KeyringMode, Level, Mount, Namespaces, Need, Origin, Plan, Presence,
-    Profile, ProtectProc, Refusal, Setting, Stage, Submount, View, Wear, Without,
+    Init, Isolate, JobCgroup, Key, KeyringMode, Level, Memory, Mount, Namespaces, Need, Origin, Plan,
+    Profile, ProtectProc, Refusal, Setting, Stage, Submount, Tasks, TemporaryFileSystem, View, Wear, Without,
 };
+use obstacle::absent;
 
 /// The greatest values that any profile may set on this site.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +113,6 @@ impl Planner<'_> {
 
         let mut pid = self.value(Key::PrivatePIDs, settings.private_pids.as_ref())?.is_some();
         let ipc = self.value(Key::PrivateIPC, settings.private_ipc.as_ref())?.is_some();
-        let protect_proc = self.value(Key::ProtectProc, settings.protect_proc.as_ref())?;
         let mut mounts = self.view(job, ipc)?;
 
         let cgroup = self.cgroup(grant, job, stage)?;
@@ -118,8 +120,8 @@ impl Planner<'_> {
             self.floor()?;
             pid = true;
         }
+        let hide = self.protect_proc(pid)?;
         if pid {
-            let hide = protect_proc == Some(ProtectProc::Invisible);
             // Last: until then descriptors are named by the host's /proc.
             mounts.push(Mount::Proc { options: if hide { "hidepid=2".into() } else { String::new() } });
         }
@@ -137,9 +139,7 @@ impl Planner<'_> {
         }
         // In a user namespace a setuid bit has no effect anyway.
         let no_new_privs = no_new_privileges || namespaces.user;
-        if namespaces.user && !no_new_privileges {
-            self.note("setuid helpers", "they have no effect in a user namespace");
-        }
+        self.consequences(namespaces, no_new_privileges);
         let filter = self.filter(no_new_privs, namespaces.user)?;
         // Changing the set takes CAP_SETPCAP: root has it, and so has the maker of a user namespace.
         let may_drop = self.host.level == Level::Root || namespaces.user;
@@ -173,10 +173,42 @@ impl Planner<'_> {
         })
     }
 
+    /// What a job notices of its user namespace and of ours: it would look for the reason elsewhere.
+    fn consequences(&mut self, namespaces: Namespaces, no_new_privileges: bool) {
+        if namespaces.user {
+            self.note(
+                "owners and setuid helpers",
+                "in a user namespace root's files look like nobody's, and sudo, newuidmap, pbs_iff and fusermount have \
+                 no effect",
+            );
+            if self.host.level == Level::User {
+                self.note(
+                    "names of other groups",
+                    "`id` shows them as nobody and chgrp to them fails; access to files by group works",
+                );
+            }
+        } else if self.host.no_new_privs && !no_new_privileges {
+            self.note(
+                "setuid helpers",
+                "our own process has no_new_privs, as by NoNewPrivileges=yes in the runner's unit",
+            );
+        }
+    }
+
     /// The value of a key, if it is set and the host can give it.
     fn value<T: Clone>(&mut self, key: Key, setting: Option<&Setting<T>>) -> Result<Option<T>, Unplannable> {
+        let obstacle = self.obstacle(key);
+        self.value_unless(obstacle, key, setting)
+    }
+
+    fn value_unless<T: Clone>(
+        &mut self,
+        obstacle: Option<String>,
+        key: Key,
+        setting: Option<&Setting<T>>,
+    ) -> Result<Option<T>, Unplannable> {
         let Some(setting) = setting else { return Ok(None) };
-        match self.obstacle(key) {
+        match obstacle {
             None => {
                 self.origin.insert(key, setting.origin.clone());
                 Ok(Some(setting.value.clone()))
@@ -186,6 +218,21 @@ impl Planner<'_> {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether /proc hides the processes of others.
+    fn protect_proc(&mut self, pid: bool) -> Result<bool, Unplannable> {
+        let setting = self.profile.settings.protect_proc.as_ref();
+        let obstacle = match setting.map(|setting| setting.value) {
+            // Nothing is asked.
+            None | Some(ProtectProc::Default) => None,
+            Some(ProtectProc::Invisible) => self.obstacle(Key::ProtectProc).or_else(|| {
+                let alone =
+                    "it needs the /proc of a pid namespace, and there is none without PrivatePIDs = true";
+                (!pid).then(|| alone.to_owned())
+            }),
+        };
+        Ok(self.value_unless(obstacle, Key::ProtectProc, setting)? == Some(ProtectProc::Invisible))
     }
 
     fn lacking<T>(&mut self, key: Key, setting: &Setting<T>, reason: String) -> Result<(), Unplannable> {
@@ -199,74 +246,13 @@ impl Planner<'_> {
                 what: key.to_string(),
                 origin: Some(setting.origin.clone()),
                 reason,
-                hint: format!(
-                    "run `jacamar explain --profile {}`, or write prefer = [\"{key}\"]",
-                    self.profile.name
-                ),
+                hint: format!("where jobs may run without it, the profile can say prefer = [\"{key}\"]"),
             }),
         }
     }
 
     fn note(&mut self, what: &str, reason: &str) {
         self.without.push(Without { what: what.to_owned(), reason: reason.to_owned() });
-    }
-
-    /// Why the host cannot give a protection; `None` if it can.
-    fn obstacle(&self, key: Key) -> Option<String> {
-        match key {
-            Key::ProtectSystem
-            | Key::PrivateTmp
-            | Key::TemporaryFileSystem
-            | Key::PrivateIPC
-            | Key::PrivatePIDs
-            | Key::ProtectProc => self.no_namespaces().or_else(|| match key {
-                Key::PrivatePIDs | Key::ProtectProc => self.no_own_proc(),
-                _ => None,
-            }),
-            Key::KeyringMode => absent("keyctl", self.host.calls.keyctl),
-            Key::MemoryMax => self.no_controller("memory"),
-            Key::TasksMax => self.no_controller("pids"),
-            // Decided where the filter is made: it depends on the namespaces.
-            Key::NoNewPrivileges
-            | Key::SystemCallFilter
-            | Key::SystemCallArchitectures
-            | Key::RestrictAddressFamilies => None,
-        }
-    }
-
-    fn no_namespaces(&self) -> Option<String> {
-        match self.host.level {
-            Level::Root => absent("namespaces", self.host.namespaces),
-            Level::Capabilities | Level::User => {
-                if self.profile.settings.no_new_privileges.is_none() {
-                    return Some(
-                        "setuid helpers have no effect in a user namespace, and the profile allows them"
-                            .into(),
-                    );
-                }
-                absent("user namespaces", self.host.user_namespaces)
-                    .or_else(|| absent("namespaces", self.host.namespaces))
-            }
-        }
-    }
-
-    fn no_own_proc(&self) -> Option<String> {
-        match self.host.own_proc {
-            Presence::Present => None,
-            Presence::Absent(_) => Some(format!(
-                "a new /proc cannot be mounted ({}); the host's is partly covered, as by ProtectKernelTunables=yes in \
-                 the runner's unit or in a container",
-                self.host.own_proc
-            )),
-        }
-    }
-
-    fn no_controller(&self, controller: &str) -> Option<String> {
-        match &self.host.cgroup.node {
-            Err(reason) => Some(reason.clone()),
-            Ok(_) if self.host.cgroup.controllers.iter().any(|c| c == controller) => None,
-            Ok(node) => Some(format!("{node} has no {controller} controller")),
-        }
     }
 
     fn view(&mut self, job: &Job, ipc: bool) -> Result<Vec<Mount>, Unplannable> {
@@ -293,19 +279,16 @@ impl Planner<'_> {
                 }
             }
         }
-        for entry in
-            self.value(Key::TemporaryFileSystem, settings.temporary_file_system.as_ref())?.unwrap_or_default()
-        {
-            match self.host.directories.get(&entry.path) {
-                Some(target) => mounts.push(Mount::Tmpfs {
-                    target: target.clone(),
-                    flags: entry.flags,
-                    options: entry.options,
-                }),
-                None => self.note(
-                    &format!("{} {}", Key::TemporaryFileSystem, entry.path),
-                    "there is no such directory on this host",
-                ),
+        if let Some(setting) = &settings.temporary_file_system {
+            let entries = self.value(Key::TemporaryFileSystem, Some(setting))?.unwrap_or_default();
+            for TemporaryFileSystem { path, flags, options } in entries {
+                match self.host.directories.get(&path) {
+                    Some(target) => mounts.push(Mount::Tmpfs { target: target.clone(), flags, options }),
+                    None => {
+                        let reason = format!("this host has no directory {path}");
+                        self.lacking(Key::TemporaryFileSystem, setting, reason)?;
+                    }
+                }
             }
         }
         if ipc && let Some(target) = self.host.directories.get("/dev/mqueue") {
@@ -330,8 +313,13 @@ impl Planner<'_> {
 
     fn cgroup(&mut self, grant: &Grant, job: &Job, stage: &Stage) -> Result<Option<JobCgroup>, Unplannable> {
         let settings = &self.profile.settings;
-        let memory = self.value(Key::MemoryMax, settings.memory_max.as_ref())?;
-        let tasks = self.value(Key::TasksMax, settings.tasks_max.as_ref())?;
+        // "infinity" asks for nothing.
+        let infinite = settings.memory_max.as_ref().is_some_and(|s| s.value == Memory::Infinity);
+        let obstacle = if infinite { None } else { self.obstacle(Key::MemoryMax) };
+        let memory = self.value_unless(obstacle, Key::MemoryMax, settings.memory_max.as_ref())?;
+        let infinite = settings.tasks_max.as_ref().is_some_and(|s| s.value == Tasks::Infinity);
+        let obstacle = if infinite { None } else { self.obstacle(Key::TasksMax) };
+        let tasks = self.value_unless(obstacle, Key::TasksMax, settings.tasks_max.as_ref())?;
         let Ok(node) = &self.host.cgroup.node else { return Ok(None) };
         let limits = CgroupLimits {
             memory_max: memory.and_then(|m| m.resolve(self.host.memory)),
@@ -344,10 +332,7 @@ impl Planner<'_> {
         if limits.tasks_max.is_some() {
             controllers.push("pids".to_owned());
         }
-        // Names as systemd nests slices, systemd.slice(5).
-        let uid = grant.account.uid;
-        let user = format!("{node}/jacamar-u{uid}.slice");
-        let job_node = format!("{user}/jacamar-u{uid}-{}.slice", job.id);
+        let (user, job_node) = JobCgroup::nodes(node, grant.account.uid, &job.id);
         let leaf = match stage {
             Stage::Run(sub_stage) => format!("{job_node}/{sub_stage}.scope"),
             Stage::Config => format!("{job_node}/config.scope"),
@@ -364,34 +349,6 @@ impl Planner<'_> {
             limits,
             clone_into: self.host.calls.clone_into_cgroup.is_present(),
         }))
-    }
-
-    /// A stage needs a pid namespace or a control group: with neither there is no way to end it.
-    fn floor(&mut self) -> Result<(), Unplannable> {
-        let no_cgroup = self.host.cgroup.node.clone().err().unwrap_or_default();
-        let no_pid = match self.host.level {
-            Level::Root => absent("namespaces", self.host.namespaces),
-            Level::User => absent("user namespaces", self.host.user_namespaces)
-                .or_else(|| absent("namespaces", self.host.namespaces)),
-            Level::Capabilities => self.no_namespaces(),
-        }
-        .or_else(|| self.no_own_proc());
-        match no_pid {
-            None => {
-                self.note("control group", &format!("{no_cgroup}; a pid namespace with its own /proc ends the job instead"));
-                Ok(())
-            }
-            Some(no_pid) => Err(Unplannable {
-                profile: self.profile.name.clone(),
-                what: "a way to end the job".into(),
-                origin: None,
-                reason: format!("no control group ({no_cgroup}) and no pid namespace ({no_pid})"),
-                hint: "let systemd delegate a control group to the runner: put `[Service]` and `Delegate=yes` into \
-                       /etc/systemd/system/gitlab-runner.service.d/delegate.conf, then run `systemctl daemon-reload` \
-                       and restart the runner"
-                    .into(),
-            }),
-        }
     }
 
     fn filter(&mut self, no_new_privs: bool, in_user_namespace: bool) -> Result<Option<Filter>, Unplannable> {
@@ -467,13 +424,11 @@ impl Planner<'_> {
 
     fn keyring(&mut self) -> Result<bool, Unplannable> {
         let setting = self.profile.settings.keyring_mode.as_ref();
-        Ok(self.value(Key::KeyringMode, setting)? == Some(KeyringMode::Private))
-    }
-}
-
-fn absent(what: &str, presence: Presence) -> Option<String> {
-    match presence {
-        Presence::Present => None,
-        Presence::Absent(_) => Some(format!("this host has no {what} for us ({presence})")),
+        let obstacle = match setting.map(|setting| setting.value) {
+            // Nothing is asked.
+            None | Some(KeyringMode::Inherit) => None,
+            Some(KeyringMode::Private) => self.obstacle(Key::KeyringMode),
+        };
+        Ok(self.value_unless(obstacle, Key::KeyringMode, setting)? == Some(KeyringMode::Private))
     }
 }

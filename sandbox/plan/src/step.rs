@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, IdMap, Key, Mount, Namespaces};
+use crate::{AddressFamilies, Bytes, IdMap, Key, Mount, Namespaces};
 
 /// One thing that is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,8 +145,12 @@ pub enum Step {
     Filter {
         /// Number of rules.
         rules: usize,
+        /// Socket families.
+        families: Option<AddressFamilies>,
         /// Foreign ABIs and unknown calls are denied too.
         native_only: bool,
+        /// Programs that are loaded: one for each answer, and one for `native_only`.
+        programs: usize,
     },
     /// All capabilities of all sets.
     DropCapabilities,
@@ -212,7 +216,8 @@ impl fmt::Display for Phase {
 }
 
 impl Step {
-    /// The phase to which it belongs.
+    /// The phase to which it belongs; a step that is repeated later, the first one. [`crate::Plan::phased_steps`] knows
+    /// in which phase each of them stands.
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self {
@@ -248,33 +253,47 @@ impl Step {
             | Self::Filter { .. }
             | Self::DropCapabilities
             | Self::ClearAmbient => Phase::Confine,
-            Self::Prove | Self::Subreaper | Self::Fork | Self::Execute | Self::AwaitEnd | Self::EndCgroup { .. } => {
-                Phase::Execute
-            },
+            Self::Prove
+            | Self::Subreaper
+            | Self::Fork
+            | Self::Execute
+            | Self::AwaitEnd
+            | Self::EndCgroup { .. } => Phase::Execute,
         }
     }
 
-    /// The profile key that asked for it.
+    /// The profile keys that can ask for it.
     #[must_use]
-    pub fn key(&self) -> Option<Key> {
+    pub fn keys(&self) -> Vec<Key> {
         match self {
-            Self::LimitMemory { .. } => Some(Key::MemoryMax),
-            Self::LimitTasks { .. } => Some(Key::TasksMax),
-            Self::SessionKeyring => Some(Key::KeyringMode),
-            Self::NoNewPrivileges | Self::DropBounding { .. } => Some(Key::NoNewPrivileges),
-            Self::Filter { .. } => Some(Key::SystemCallFilter),
+            Self::LimitMemory { .. } => vec![Key::MemoryMax],
+            Self::LimitTasks { .. } => vec![Key::TasksMax],
+            Self::Clone { namespaces, .. } => {
+                let asked = [(namespaces.pid, Key::PrivatePIDs), (namespaces.ipc, Key::PrivateIPC)];
+                asked.into_iter().filter(|(made, _)| *made).map(|(_, key)| key).collect()
+            }
+            Self::SessionKeyring => vec![Key::KeyringMode],
+            Self::NoNewPrivileges | Self::DropBounding { .. } => vec![Key::NoNewPrivileges],
+            Self::Filter { rules, families, native_only, .. } => {
+                let asked = [
+                    (*rules > 0, Key::SystemCallFilter),
+                    (*native_only, Key::SystemCallArchitectures),
+                    (families.is_some(), Key::RestrictAddressFamilies),
+                ];
+                asked.into_iter().filter(|(part, _)| *part).map(|(_, key)| key).collect()
+            }
             Self::Mount(mount) => match mount {
-                Mount::ReadOnly { .. } => Some(Key::ProtectSystem),
-                Mount::Bind { source, target, .. } if source == target => Some(Key::ProtectSystem),
-                Mount::Bind { target, .. } if target.starts_with("/etc/") => None,
-                Mount::Bind { .. } => Some(Key::PrivateTmp),
-                Mount::Tmpfs { .. } => Some(Key::TemporaryFileSystem),
-                Mount::Mqueue { .. } => Some(Key::PrivateIPC),
-                Mount::Proc { .. } => Some(Key::PrivatePIDs),
+                Mount::ReadOnly { .. } => vec![Key::ProtectSystem],
+                Mount::Bind { source, target, .. } if source == target => vec![Key::ProtectSystem],
+                Mount::Bind { target, .. } if target.starts_with("/etc/") => Vec::new(),
+                Mount::Bind { .. } => vec![Key::PrivateTmp],
+                Mount::Tmpfs { .. } => vec![Key::TemporaryFileSystem],
+                Mount::Mqueue { .. } => vec![Key::PrivateIPC],
+                Mount::Proc { options } if options.is_empty() => vec![Key::PrivatePIDs],
+                Mount::Proc { .. } => vec![Key::PrivatePIDs, Key::ProtectProc],
             },
             Self::CreateCgroup { .. }
             | Self::EnableControllers { .. }
-            | Self::Clone { .. }
             | Self::JoinCgroup { .. }
             | Self::DenySetgroups
             | Self::MapUids { .. }
@@ -305,83 +324,7 @@ impl Step {
             | Self::Fork
             | Self::Execute
             | Self::AwaitEnd
-            | Self::EndCgroup { .. } => None,
-        }
-    }
-
-    /// What the kernel is asked, in the words of strace(1); `_` stands for what only run time knows.
-    #[must_use]
-    pub fn calls(&self) -> Vec<String> {
-        let one = |text: String| vec![text];
-        match self {
-            Self::CreateCgroup { path } => one(format!("mkdir({path:?}, 0755)")),
-            Self::EnableControllers { path, controllers } => controllers
-                .iter()
-                .map(|name| format!("write({path}/cgroup.subtree_control, \"+{name}\")"))
-                .collect(),
-            Self::LimitMemory { path, bytes } => one(format!("write({path}/memory.max, \"{}\")", bytes.0)),
-            Self::LimitTasks { path, tasks } => one(format!("write({path}/pids.max, \"{tasks}\")")),
-            Self::Clone { namespaces, cgroup } => {
-                let mut flags = namespaces.names();
-                if cgroup.is_some() {
-                    flags.push("CLONE_INTO_CGROUP");
-                }
-                let call = if cgroup.is_some() { "clone3" } else { "clone" };
-                one(format!("{call}({})", if flags.is_empty() { "0".into() } else { flags.join("|") }))
-            }
-            Self::JoinCgroup { path } => one(format!("write({path}/cgroup.procs, \"_\")")),
-            Self::DenySetgroups => one("write(/proc/_/setgroups, \"deny\")".into()),
-            Self::MapUids { map } => one(format!("write(/proc/_/uid_map, {:?})", crate::IdMaps::text(map))),
-            Self::MapGids { map } => one(format!("write(/proc/_/gid_map, {:?})", crate::IdMaps::text(map))),
-            Self::Release => one("write(_, \"\\1\", 1)".into()),
-            Self::AwaitRelease => one("read(_, \"\\1\", 1)".into()),
-            Self::DieWithSupervisor => one("prctl(PR_SET_PDEATHSIG, SIGKILL)".into()),
-            Self::NewSession => one("setsid()".into()),
-            Self::SessionKeyring => one("keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)".into()),
-            Self::SlaveMounts => one("mount(NULL, \"/\", NULL, MS_REC|MS_SLAVE, NULL)".into()),
-            Self::SetGroups { groups } => {
-                let list: Vec<String> = groups.iter().map(u32::to_string).collect();
-                one(format!("setgroups({}, [{}])", groups.len(), list.join(", ")))
-            }
-            Self::WearGid { gid } => one(format!("setresgid(-1, {gid}, -1)")),
-            Self::WearUid { uid } => one(format!("setresuid(-1, {uid}, -1)")),
-            Self::WearCapabilities => one(
-                "capset(effective=CAP_SYS_ADMIN, permitted=CAP_SETGID|CAP_SETUID|CAP_SETPCAP|CAP_SYS_ADMIN, inheritable=0)"
-                    .into(),
-            ),
-            Self::VerifyProc => one("fstatfs(/proc, PROC_SUPER_MAGIC)".into()),
-            Self::OpenSource { path } => one(format!("open({path:?}, O_PATH|O_DIRECTORY)")),
-            Self::Mount(mount) => mount.calls(),
-            Self::RaiseCapabilities => one(
-                "capset(effective=CAP_SETGID|CAP_SETUID|CAP_SETPCAP|CAP_SYS_ADMIN, permitted=CAP_SETGID|CAP_SETUID|CAP_SETPCAP|CAP_SYS_ADMIN, inheritable=0)"
-                    .into(),
-            ),
-            Self::CoreLimit => one("prlimit64(0, RLIMIT_CORE, _, NULL)".into()),
-            Self::DropBounding { last } => {
-                (0..=*last).map(|capability| format!("prctl(PR_CAPBSET_DROP, {capability})")).collect()
-            }
-            Self::KeepCapabilities => one("prctl(PR_SET_KEEPCAPS, 1)".into()),
-            Self::BecomeGid { gid } => one(format!("setresgid({gid}, {gid}, {gid})")),
-            Self::BecomeUid { uid } => one(format!("setresuid({uid}, {uid}, {uid})")),
-            Self::KeepSysAdmin => {
-                one("capset(effective=CAP_SYS_ADMIN, permitted=CAP_SYS_ADMIN, inheritable=0)".into())
-            }
-            Self::ChangeDirectory { path } => one(format!("chdir({path:?})")),
-            Self::CloseDescriptors => one("close_range(_, _, 0)".into()),
-            Self::NoNewPrivileges => one("prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)".into()),
-            Self::Filter { .. } => {
-                one("seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, _)".into())
-            }
-            Self::DropCapabilities => one("capset(effective=0, permitted=0, inheritable=0)".into()),
-            Self::ClearAmbient => one("prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)".into()),
-            Self::Prove => Vec::new(),
-            Self::Subreaper => one("prctl(PR_SET_CHILD_SUBREAPER, 1)".into()),
-            Self::Fork => one("clone(SIGCHLD)".into()),
-            Self::Execute => one("execve(_)".into()),
-            Self::AwaitEnd => Vec::new(),
-            Self::EndCgroup { path } => {
-                vec![format!("write({path}/cgroup.kill, \"1\")"), format!("rmdir({path:?})")]
-            }
+            | Self::EndCgroup { .. } => Vec::new(),
         }
     }
 }
@@ -445,8 +388,15 @@ impl fmt::Display for Step {
             Self::ChangeDirectory { path } => write!(f, "change to directory {path}"),
             Self::CloseDescriptors => f.write_str("close all descriptors but 0, 1 and 2"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
-            Self::Filter { rules, native_only } => {
+            Self::Filter { rules, families, native_only, .. } => {
                 write!(f, "load the system call filter ({rules} rules")?;
+                match families {
+                    Some(AddressFamilies::Only(list)) => write!(f, ", {} socket families", list.len())?,
+                    Some(AddressFamilies::Except(list)) => {
+                        write!(f, ", without {} socket families", list.len())?
+                    }
+                    None => {}
+                }
                 f.write_str(if *native_only { ", native calls only)" } else { ")" })
             }
             Self::DropCapabilities => f.write_str("drop all capabilities"),

@@ -81,13 +81,13 @@ impl Memory {
     }
 
     /// The limit in bytes on a machine with `total` bytes of memory, rounded down to pages as the kernel
-    /// does; `None` is no limit.
+    /// does, but never to none; `None` is no limit.
     #[must_use]
     pub fn resolve(self, total: Bytes) -> Option<Bytes> {
         const PAGE: u64 = 4096;
         match self {
-            Self::Bytes(bytes) => Some(Bytes(bytes / PAGE * PAGE)),
-            Self::Percent(percent) => Some(Bytes(share(total.0, percent) / PAGE * PAGE)),
+            Self::Bytes(bytes) => Some(Bytes((bytes / PAGE * PAGE).max(PAGE))),
+            Self::Percent(percent) => Some(Bytes((share(total.0, percent) / PAGE * PAGE).max(PAGE))),
             Self::Infinity => None,
         }
     }
@@ -194,10 +194,8 @@ mod tests {
     #[test]
     fn limits_are_rounded_down_to_pages() {
         assert_eq!(Memory::Bytes(10_000).resolve(Bytes(1)), Some(Bytes(8192)));
-        assert_eq!(
-            Memory::Percent(50).resolve(Bytes(1 << 30)),
-            Some(Bytes(536_870_912))
-        );
+        assert_eq!(Memory::Percent(50).resolve(Bytes(1 << 30)), Some(Bytes(536_870_912)));
+        assert_eq!(Memory::Bytes(1).resolve(Bytes(1)), Some(Bytes(4096)));
         assert_eq!(Memory::Infinity.resolve(Bytes(1)), None);
         assert_eq!(Tasks::Percent(50).resolve(1000), Some(500));
         assert_eq!(Tasks::Percent(1).resolve(50), Some(1));

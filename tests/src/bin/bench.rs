@@ -37,13 +37,24 @@ fn main() -> anyhow::Result<()> {
          --ro-bind /usr /usr --ro-bind /boot /boot --ro-bind /etc /etc --bind {state}/a /tmp --bind {state}/b /var/tmp \
          --dev-bind /dev /dev --tmpfs /dev/shm --proc /proc --cap-drop ALL --add-seccomp-fd 3 /bin/true 3<{filter}"
     );
-    let peer = |name, ids, command, environment| Peer { name, ids, command, environment, samples: Vec::new() };
+    let peer =
+        |name, ids, command, environment| Peer { name, ids, command, environment, samples: Vec::new() };
     let own_state = vec![("XDG_STATE_HOME", OsString::from(state))];
     let mut peers = vec![
         peer("spawn and exec of /bin/true", None, words("/bin/true"), vec![]),
         peer("the same as an ordinary account", ordinary, words("/bin/true"), vec![]),
-        peer("sh -c, which starts bwrap", ordinary, vec!["/bin/sh".into(), "-c".into(), "exec /bin/true".into()], vec![]),
-        peer("bwrap, same view and filter", ordinary, vec!["/bin/sh".into(), "-c".into(), script.into()], vec![]),
+        peer(
+            "sh -c, which starts bwrap",
+            ordinary,
+            vec!["/bin/sh".into(), "-c".into(), "exec /bin/true".into()],
+            vec![],
+        ),
+        peer(
+            "bwrap, same view and filter",
+            ordinary,
+            vec!["/bin/sh".into(), "-c".into(), script.into()],
+            vec![],
+        ),
         peer(
             "jacamar exec, user level",
             ordinary,

@@ -42,12 +42,15 @@ fn run() -> anyhow::Result<u8> {
 
     let level = jacamar_sandbox::level()?;
     if level != Level::Capabilities {
-        bail!("this program has the level {level}; it needs cap_setuid and cap_setgid, and an ordinary account");
+        bail!(
+            "this program has the level {level}; it needs cap_setuid and cap_setgid, and an ordinary account"
+        );
     }
     let account = jacamar_site::accounts::lookup(&user)?.context("no such account")?.account;
     let state = jacamar_record::state_directory(level, &account.home, None)?;
-    let environment = [("PATH", "/usr/bin:/bin"), ("HOME", account.home.as_str()), ("USER", account.name.as_str())]
-        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let environment =
+        [("PATH", "/usr/bin:/bin"), ("HOME", account.home.as_str()), ("USER", account.name.as_str())]
+            .map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let session = Session {
         working_directory: account.home.clone(),
         grant: Grant { account, claims_digest: String::new(), rule: "exec".into() },

@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use testbed::gitlab::Job;
-use testbed::runner::{Config, Running, Runner, Shutdown, State};
+use testbed::runner::{Config, Runner, Running, Shutdown, State};
 
 const USAGE: &str = "usage: runner-standin --config FILE --job FILE [--runner NAME] [--ca FILE] \
 [--result FILE] [--quiet]";
@@ -73,8 +73,7 @@ fn run() -> Result<ExitCode> {
         let pem = fs::read_to_string(&ca).with_context(|| format!("read {}", ca.display()))?;
         runner = runner.ca_chain(&pem);
     }
-    let mut signals =
-        Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2]).context("catch signals")?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2]).context("catch signals")?;
     let (to_us, caught) = mpsc::channel();
     // Ends with the process.
     thread::spawn(move || signals.forever().all(|signal| to_us.send(signal).is_ok()));

@@ -17,7 +17,10 @@ fn git(directory: &Path) -> Command {
     command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").env("HOME", "/nonexistent");
     // Whoever runs the stand-in owns what it serves.
-    command.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "safe.directory").env("GIT_CONFIG_VALUE_0", "*");
+    command
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "safe.directory")
+        .env("GIT_CONFIG_VALUE_0", "*");
     command
 }
 
@@ -107,7 +110,9 @@ impl Repository {
             let mut command = git(work.path());
             command.arg("--git-dir").arg(&self.directory).arg("--work-tree").arg(work.path());
             for (kind, name) in [("AUTHOR", "Alice Example"), ("COMMITTER", "Alice Example")] {
-                command.env(format!("GIT_{kind}_NAME"), name).env(format!("GIT_{kind}_EMAIL"), "alice@example.com");
+                command
+                    .env(format!("GIT_{kind}_NAME"), name)
+                    .env(format!("GIT_{kind}_EMAIL"), "alice@example.com");
             }
             command
         };
@@ -150,7 +155,10 @@ impl Repository {
 pub(crate) fn http_backend(root: &Path, request: &Request) -> Result<Response> {
     let mut command = git(root);
     command.arg("http-backend");
-    command.env("GIT_PROJECT_ROOT", root).env("GIT_HTTP_EXPORT_ALL", "1").env("REMOTE_USER", "gitlab-ci-token");
+    command
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REMOTE_USER", "gitlab-ci-token");
     command.env("REQUEST_METHOD", &request.method).env("PATH_INFO", &request.path);
     command.env("QUERY_STRING", &request.query).env("CONTENT_LENGTH", request.body.len().to_string());
     for (header, name) in [

@@ -33,9 +33,10 @@ impl Request {
 
     /// The value of a query parameter, percent-decoded.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
-        self.query.split('&').filter_map(|pair| pair.split_once('=')).find_map(|(key, value)| {
-            (percent_decode(key) == name).then(|| percent_decode(value))
-        })
+        self.query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find_map(|(key, value)| (percent_decode(key) == name).then(|| percent_decode(value)))
     }
 }
 
@@ -253,7 +254,9 @@ fn read_chunks<S: Read>(stream: &mut S, mut raw: Vec<u8>) -> Result<Vec<u8>> {
     loop {
         let (start, length) = loop {
             match httparse::parse_chunk_size(raw.get(at..).unwrap_or_default()) {
-                Ok(httparse::Status::Complete((used, length))) => break (at + used, usize::try_from(length)?),
+                Ok(httparse::Status::Complete((used, length))) => {
+                    break (at + used, usize::try_from(length)?);
+                }
                 Ok(httparse::Status::Partial) => read_some(stream, &mut raw)?,
                 Err(_) => bail!("a chunk has no size"),
             }
@@ -314,6 +317,8 @@ fn write_response<S: Write>(stream: &mut S, request: &Request, response: Respons
             }
         }
     }
-    stream.flush().or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })?;
+    stream
+        .flush()
+        .or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })?;
     Ok(())
 }

@@ -208,7 +208,8 @@ fn start_and_wait(request: &Request, log: &JobLog, pid: &mpsc::Sender<u32>) -> D
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            let why = error.raw_os_error().map_or_else(|| error.to_string(), |n| describe(Errno::from_raw(n)));
+            let why =
+                error.raw_os_error().map_or_else(|| error.to_string(), |n| describe(Errno::from_raw(n)));
             return not_started(format!("fork/exec {}: {why}", program.display()));
         }
     };

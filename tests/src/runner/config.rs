@@ -228,8 +228,7 @@ impl Config {
     /// If the file cannot be read, and as [`Config::parse`].
     pub fn read(path: &Path) -> Result<Config> {
         let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        Config::parse(&text, |name| std::env::var(name).ok())
-            .with_context(|| path.display().to_string())
+        Config::parse(&text, |name| std::env::var(name).ok()).with_context(|| path.display().to_string())
     }
 
     /// The only runner with a custom executor, or the one of this name.

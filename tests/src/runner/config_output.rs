@@ -118,9 +118,9 @@ impl ConfigOutput {
         }
         match top {
             Top::Null => Ok(answer),
-            Top::Other(kind) => Err(format!(
-                "json: cannot unmarshal {kind} into Go value of type custom.ConfigExecOutput"
-            )),
+            Top::Other(kind) => {
+                Err(format!("json: cannot unmarshal {kind} into Go value of type custom.ConfigExecOutput"))
+            }
             Top::Object(members) => {
                 // Go reads on after a wrong type and reports the first one at the end.
                 let mut first_error = None;

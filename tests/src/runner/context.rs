@@ -86,9 +86,7 @@ impl Context {
             if self.ended().is_some() {
                 return false;
             }
-            std::thread::sleep(
-                Duration::from_millis(5).min(until.saturating_duration_since(Instant::now())),
-            );
+            std::thread::sleep(Duration::from_millis(5).min(until.saturating_duration_since(Instant::now())));
         }
         true
     }

@@ -68,7 +68,8 @@ impl Executor {
         let custom = &shared.custom;
         self.temp_dir = make_temp_dir(&shared.temp_root, "custom-executor")?;
         let response = shared.build().job.response_json();
-        let response = response.map_err(|error| Failure::system(format!("encoding job response file: {error}")))?;
+        let response =
+            response.map_err(|error| Failure::system(format!("encoding job response file: {error}")))?;
         write_new(&self.temp_dir.join("response.json"), 0o600, &response)?;
 
         let mut answer = ConfigOutput::default();
@@ -153,7 +154,9 @@ impl Executor {
             super::scripts::generate(&mut shared.build(), stage, &shell)?
         };
         let Some(script) = script else { return Ok(()) };
-        shared.log.section(stage.name(), &stage.description(), || self.call_run(shared, stage, script, context))
+        shared
+            .log
+            .section(stage.name(), &stage.description(), || self.call_run(shared, stage, script, context))
     }
 
     fn call_run(
@@ -164,7 +167,8 @@ impl Executor {
         context: &Context,
     ) -> Result<(), Failure> {
         let directory = make_temp_dir(&self.temp_dir, "script")?;
-        let name = if is_powershell(&self.shell()) { "script.ps1" } else { shared.build().version.script_file() };
+        let name =
+            if is_powershell(&self.shell()) { "script.ps1" } else { shared.build().version.script_file() };
         let path = directory.join(name);
         write_new(&path, 0o700, script.as_bytes())?;
         if stage.name() != stage.driver_name() {

@@ -85,7 +85,11 @@ pub(crate) fn run(shared: &Arc<Shared>) -> JobResult {
 fn header(shared: &Shared) {
     let build = shared.build();
     let log = &shared.log;
-    log.print(&format!("Running with gitlab-runner {} ({})", build.version.number(), build.version.revision()));
+    log.print(&format!(
+        "Running with gitlab-runner {} ({})",
+        build.version.number(),
+        build.version.revision()
+    ));
     let short = shared.config.short_token();
     if !short.is_empty() {
         log.print(&format!("  on {} {short}, system ID: {}", shared.config.name, shared.system_id));
@@ -120,7 +124,9 @@ fn create_executor(
                 return Err(ended(shared, context));
             }
             shared.log.soft_error(&format!("Preparation failed: {}", failure.message));
-            shared.log.info(&format!("Will be retried in {} ...", go_duration(Pauses::default().preparation)));
+            shared
+                .log
+                .info(&format!("Will be retried in {} ...", go_duration(Pauses::default().preparation)));
             if !context.sleep(shared.pauses.preparation) {
                 return Err(ended(shared, context));
             }
@@ -260,12 +266,18 @@ fn script_limit(shared: &Shared, run: &Context, name: &str, default: Option<Dura
         }
         Some(Ok(limit)) if run.remaining().is_some_and(|left| limit > left) => {
             let text = shared.build().variables().value(name);
-            shared.log.warn(&format!(
-                "{name} timeout: {text} is longer than job timeout. Setting to job timeout"
-            ));
+            shared
+                .log
+                .warn(&format!("{name} timeout: {text} is longer than job timeout. Setting to job timeout"));
             default
         }
-        Some(Ok(limit)) => if limit.is_zero() { default } else { Some(limit) },
+        Some(Ok(limit)) => {
+            if limit.is_zero() {
+                default
+            } else {
+                Some(limit)
+            }
+        }
     }
 }
 
@@ -310,10 +322,9 @@ fn user_scripts(shared: &Shared, run: &Context, executor: &Executor) -> Result<(
         && run.ended() != Some(Cause::Deadline)
     {
         if shared.build().settings().after_script_ignore_errors {
-            shared.log.warn(&format!(
-                "after_script failed, but job will continue unaffected: {}",
-                failure.message
-            ));
+            shared
+                .log
+                .warn(&format!("after_script failed, but job will continue unaffected: {}", failure.message));
         } else if result.is_ok() {
             result = Err(failure);
         }

@@ -121,8 +121,10 @@ impl Reader<'_> {
             return default;
         }
         go::parse_bool(&text).unwrap_or_else(|| {
-            self.complaints
-                .push(format!("{name}: expected bool got {}, using default value: {default}", go::quote(&text)));
+            self.complaints.push(format!(
+                "{name}: expected bool got {}, using default value: {default}",
+                go::quote(&text)
+            ));
             default
         })
     }
@@ -133,8 +135,10 @@ impl Reader<'_> {
             return default;
         }
         go::atoi(&text).unwrap_or_else(|| {
-            self.complaints
-                .push(format!("{name}: expected int got {}, using default value: {default}", go::quote(&text)));
+            self.complaints.push(format!(
+                "{name}: expected int got {}, using default value: {default}",
+                go::quote(&text)
+            ));
             default
         })
     }
@@ -143,9 +147,8 @@ impl Reader<'_> {
         let wanted = self.number(name, 1);
         let clamped = wanted.clamp(1, 10);
         if clamped != wanted {
-            self.complaints.push(format!(
-                "{name}: number of attempts out of the range [1, 10], clamping to: {clamped}"
-            ));
+            self.complaints
+                .push(format!("{name}: number of attempts out of the range [1, 10], clamping to: {clamped}"));
         }
         clamped
     }

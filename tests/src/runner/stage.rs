@@ -61,9 +61,7 @@ impl SubStage {
             SubStage::ArchiveCacheOnFailure => "Saving cache for failed job".into(),
             SubStage::UploadArtifactsOnSuccess => "Uploading artifacts for successful job".into(),
             SubStage::UploadArtifactsOnFailure => "Uploading artifacts for failed job".into(),
-            SubStage::CleanupFileVariables => {
-                "Cleaning up project directory and file based variables".into()
-            }
+            SubStage::CleanupFileVariables => "Cleaning up project directory and file based variables".into(),
         }
     }
 }

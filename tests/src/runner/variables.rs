@@ -62,7 +62,8 @@ impl Variables {
     /// Gives the first variable of this name another value.
     pub(crate) fn overwrite(&mut self, key: &str, value: &str) {
         if let Some(variable) = self.0.iter_mut().find(|variable| variable.key == key) {
-            *variable = Variable { key: key.into(), value: value.into(), public: true, ..Variable::default() };
+            *variable =
+                Variable { key: key.into(), value: value.into(), public: true, ..Variable::default() };
         }
     }
 

@@ -84,7 +84,9 @@ impl Place {
             "concurrent = 1\nshutdown_timeout = 2\n[[runners]]\nname = \"standin\"\nurl = \"{url}\"\nid = 3\ntoken = \"glrt-standin0000000000\"\nexecutor = \"custom\"\n{runner}\n[runners.custom]\n{custom}\n"
         );
         for stage in ["config", "prepare", "run", "cleanup"] {
-            text.push_str(&format!("{stage}_exec = \"{driver}\"\n{stage}_args = [\"{plan}\", \"{stage}\"]\n"));
+            text.push_str(&format!(
+                "{stage}_exec = \"{driver}\"\n{stage}_args = [\"{plan}\", \"{stage}\"]\n"
+            ));
         }
         text
     }
@@ -105,9 +107,23 @@ impl Place {
         self.runner("http://127.0.0.1:9", "", "").run(job.build()).unwrap()
     }
 
+    /// Waits until the driver acts in this stage, its signals caught and its record written.
+    pub(crate) fn wait_for(&self, stage: &str) -> Seen {
+        let until = std::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(seen) = self.seen().into_iter().find(|seen| seen.stage == stage) {
+                return seen;
+            }
+            assert!(std::time::Instant::now() < until, "{stage} was never called");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub(crate) fn seen(&self) -> Vec<Seen> {
         let text = fs::read_to_string(self.path("record.jsonl")).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        // A line that is still being written has no end yet.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
@@ -138,4 +154,37 @@ pub(crate) fn small_job() -> JobBuilder {
 pub(crate) fn golden(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/runner").join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+}
+
+/// The cases of a golden file.
+pub(crate) fn golden_cases<T: serde::de::DeserializeOwned>(name: &str) -> Vec<T> {
+    #[derive(serde::Deserialize)]
+    struct Cases<T> {
+        case: Vec<T>,
+    }
+    toml::from_str::<Cases<T>>(&golden(name)).unwrap_or_else(|error| panic!("{name}: {error}")).case
+}
+
+/// Checks all cases, some at a time, and reports every one that fails.
+pub(crate) fn check_all<T: Sync>(cases: &[T], name: impl Fn(&T) -> &str + Sync, check: impl Fn(&T) + Sync) {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let failed = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, std::sync::atomic::Ordering::SeqCst)) {
+                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(case))).is_err() {
+                        failed.lock().unwrap().push(name(case).to_owned());
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "these cases fail: {failed:?}");
+}
+
+/// The last line of the job log that says something.
+pub(crate) fn last_line(result: &JobResult) -> String {
+    result.plain_log().lines().last().unwrap_or_default().to_owned()
 }

@@ -133,6 +133,10 @@ pub(super) fn native(value: &Value<'_>) -> Read<()> {
 pub(super) fn address_families(value: &Value<'_>) -> Read<AddressFamilies> {
     let entries = list(value)?;
     let Some((_, first)) = entries.first() else { return Ok(None) };
+    // systemd.exec(5): no sockets at all.
+    if *first == "none" && entries.len() == 1 {
+        return Ok(Some(AddressFamilies::Only(Vec::new())));
+    }
     let except = first.starts_with('~');
     let mut numbers = Vec::new();
     for (index, (entry, text)) in entries.iter().enumerate() {

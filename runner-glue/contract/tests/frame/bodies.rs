@@ -94,6 +94,20 @@ fn a_stage_request_is_refused_by_field() {
             StageRequest { environment: pair("A", "x\0"), ..stage_request() },
             "field environment is not free of NUL",
         ),
+        (
+            StageRequest { remove: vec![text("/scratch/alice/builds/3/login1/0001/x")], ..stage_request() },
+            "field remove is not a path below builds_dir",
+        ),
+        (
+            StageRequest { remove: vec![stage_request().builds_dir], ..stage_request() },
+            "field remove is not a path below builds_dir",
+        ),
+        (
+            StageRequest { remove: vec![format!("{}//x", stage_request().builds_dir)], ..stage_request() },
+            "field remove is not a path below builds_dir",
+        ),
+        (StageRequest { host: text("a\x1b[2J"), ..stage_request() }, "field host is not free of control"),
+        (StageRequest { remove: vec![text("/a"); 65], ..stage_request() }, "field remove has 65 entries"),
     ] {
         assert!(said(request.clone()).starts_with(start), "{}", said(request));
     }

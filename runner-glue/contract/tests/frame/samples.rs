@@ -3,7 +3,7 @@
 use jacamar_contract::claims::{ClaimFields, Claims};
 use jacamar_contract::frame::{Kind, VERSION};
 use jacamar_contract::keys::{KeysFailed, KeysRequest, KeysRule, TIME_LIMIT_MAX_MS};
-use jacamar_contract::stage_request::{ProfileMode, StageRequest};
+use jacamar_contract::stage_request::{DirectoryMode, ProfileMode, StageRequest};
 use jacamar_contract::verify::{VerifyRefused, VerifyRequest, VerifyRule};
 use jacamar_plan::{Stage, SubStage};
 use proptest::collection::vec;
@@ -66,6 +66,14 @@ pub(crate) fn stage_request() -> StageRequest {
         cache_dir: "/scratch/alice/cache".to_owned(),
         profile: ProfileMode::Login,
         environment: vec![("JACAMAR_CI_SHELL".to_owned(), "true".to_owned())],
+        directory_mode: DirectoryMode::Private,
+        job_message: "Welcome.\nMaintenance on Monday.".to_owned(),
+        account: "alice".to_owned(),
+        host: "login1".to_owned(),
+        sandbox_profile: "default".to_owned(),
+        support_contact: String::new(),
+        remove: vec!["/scratch/alice/builds/3/login1/000/group/proj.tmp".to_owned()],
+        report: true,
         script_bytes: 8,
     }
 }
@@ -173,16 +181,32 @@ pub(crate) fn any_stage_request(script_bytes: u64) -> impl Strategy<Value = Stag
     let profile =
         prop::sample::select(vec![ProfileMode::Login, ProfileMode::NoProfile, ProfileMode::EtcProfileOnly]);
     let environment = vec(("[A-Z_][A-Z0-9_]{0,20}", "[^\0]{0,40}"), 0..5);
-    (stage, DIRECTORY, DIRECTORY, DIRECTORY, DIRECTORY, profile, environment).prop_map(
-        move |(stage, shell, home, builds_dir, cache_dir, profile, environment)| StageRequest {
-            stage,
-            shell,
-            home,
-            builds_dir,
-            cache_dir,
-            profile,
-            environment,
-            script_bytes,
+    let mode = prop::sample::select(vec![DirectoryMode::Private, DirectoryMode::Group]);
+    let messages = ("[^\0]{0,80}", option::of(SHOWN), option::of(SHOWN), option::of(SHOWN), option::of(SHOWN));
+    let cleanup = (vec(DIRECTORY, 0..4), any::<bool>());
+    let directories = (DIRECTORY, DIRECTORY, mode);
+    (stage, DIRECTORY, DIRECTORY, directories, profile, environment, messages, cleanup).prop_map(
+        move |(stage, shell, home, directories, profile, environment, messages, (remove, report))| {
+            let (builds_dir, cache_dir, directory_mode) = directories;
+            let (job_message, account, host, sandbox_profile, support_contact) = messages;
+            StageRequest {
+                stage,
+                shell,
+                home,
+                remove: remove.iter().map(|tail| format!("{builds_dir}{tail}")).collect(),
+                builds_dir,
+                cache_dir,
+                profile,
+                environment,
+                directory_mode,
+                job_message,
+                account: account.unwrap_or_default(),
+                host: host.unwrap_or_default(),
+                sandbox_profile: sandbox_profile.unwrap_or_default(),
+                support_contact: support_contact.unwrap_or_default(),
+                report,
+                script_bytes,
+            }
         },
     )
 }

@@ -105,7 +105,9 @@ fn cache_archive(arguments: &Arguments) -> Result<()> {
         fs::write(&path, metadata).with_context(|| format!("write {}", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).context("chmod metadata.json")?;
     }
-    say("No URL provided, cache will not be uploaded to shared cache server. Cache will be stored only locally.");
+    say(
+        "No URL provided, cache will not be uploaded to shared cache server. Cache will be stored only locally.",
+    );
     Ok(())
 }
 

@@ -68,14 +68,18 @@ fn agent() -> Result<Agent> {
 
 fn query(arguments: &Arguments) -> String {
     let mut pairs = Vec::new();
-    for (name, flag) in
-        [("artifact_format", "artifact-format"), ("artifact_type", "artifact-type"), ("expire_in", "expire-in")]
-    {
+    for (name, flag) in [
+        ("artifact_format", "artifact-format"),
+        ("artifact_type", "artifact-type"),
+        ("expire_in", "expire-in"),
+    ] {
         if let Some(value) = arguments.value(flag).map(expand).filter(|value| !value.is_empty()) {
             let encoded: String = value
                 .bytes()
                 .map(|byte| match byte {
-                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+                        char::from(byte).to_string()
+                    }
                     b' ' => "+".to_owned(),
                     other => format!("%{other:02X}"),
                 })

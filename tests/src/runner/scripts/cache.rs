@@ -214,7 +214,8 @@ fn create(w: &mut Writer<'_>, build: &Build, archive: &Archive, paths: &[String]
     w.notice(&format!("Creating cache {}...", archive.human_key));
     let env_file = build.tmp_file("gitlab_runner_cache_env");
     let metadata = serde_json::json!({"cachekey": archive.human_key}).to_string();
-    let escaped = metadata.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\r', "\\r");
+    let escaped =
+        metadata.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\r', "\\r");
     w.line(&format!("cat << EOF > {env_file}\nCACHE_METADATA=\"{escaped}\"\nEOF\n"));
     let timeout = build.settings().cache_request_timeout.to_string();
     let mut words = vec![

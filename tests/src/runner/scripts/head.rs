@@ -58,9 +58,7 @@ pub(crate) fn change_ownership(w: &mut Writer<'_>, build: &Build, directories: &
         w.if_path("-d", directory);
         w.line(&format!("chown -R \"$(stat -c '%u:%g' '{marker}')\" '{directory}'"));
         if build.settings().debug_trace {
-            w.line(&format!(
-                "echo \"Setting ownership for {directory} to $(stat -c '%u:%g' '{marker}')\""
-            ));
+            w.line(&format!("echo \"Setting ownership for {directory} to $(stat -c '%u:%g' '{marker}')\""));
         }
         w.end_if();
     }

@@ -21,11 +21,7 @@ use writer::Writer;
 pub(crate) const SHELLS: [&str; 2] = ["bash", "sh"];
 
 /// The script of a sub-stage; `None` if it has nothing to do.
-pub(crate) fn generate(
-    build: &mut Build,
-    stage: &SubStage,
-    shell: &str,
-) -> Result<Option<String>, Failure> {
+pub(crate) fn generate(build: &mut Build, stage: &SubStage, shell: &str) -> Result<Option<String>, Failure> {
     if *stage == SubStage::Step("step_release".into()) {
         expand_release(build);
     }

@@ -43,7 +43,9 @@ pub(crate) fn posix(text: &str) -> String {
                 quoted.push('\\');
                 needed = true;
             }
-            ' ' | '!' | '#' | '%' | '&' | '(' | ')' | '*' | '<' | '=' | '>' | '?' | '[' | '|' => needed = true,
+            ' ' | '!' | '#' | '%' | '&' | '(' | ')' | '*' | '<' | '=' | '>' | '?' | '[' | '|' => {
+                needed = true
+            }
             _ => {}
         }
         quoted.push(c);

@@ -225,7 +225,16 @@ fn native_clone(w: &mut Writer<'_>, build: &Build, template: &str, remote: &str)
 /// One `include.path` per file name.
 fn include(w: &mut Writer<'_>, target: &str, file: &str, name: &str) {
     let pattern = format!("{}$", go::quote_meta(name));
-    w.command_expanding(&["git", "config", "--file", target, "--replace-all", "include.path", file, &pattern]);
+    w.command_expanding(&[
+        "git",
+        "config",
+        "--file",
+        target,
+        "--replace-all",
+        "include.path",
+        file,
+        &pattern,
+    ]);
 }
 
 /// The template for `git init`, and the clone URL without credentials.

@@ -75,10 +75,9 @@ fn ssh(build: &Build, base: &str) -> Vec<(String, String)> {
     let host = Some(value("CI_SERVER_SHELL_SSH_HOST")).filter(|host| !host.is_empty());
     let host = host.unwrap_or_else(|| value("CI_SERVER_HOST"));
     match value("CI_SERVER_SHELL_SSH_PORT").as_str() {
-        "" | "22" => vec![
-            (format!("{base}/"), format!("git@{host}:")),
-            (base.to_owned(), format!("ssh://git@{host}")),
-        ],
+        "" | "22" => {
+            vec![(format!("{base}/"), format!("git@{host}:")), (base.to_owned(), format!("ssh://git@{host}"))]
+        }
         port => vec![(base.to_owned(), format!("ssh://git@{host}:{port}"))],
     }
 }

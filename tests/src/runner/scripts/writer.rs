@@ -39,7 +39,9 @@ impl<'a> Writer<'a> {
 
     pub(crate) fn check_errors(&mut self) {
         if self.build.is_on("FF_ENABLE_BASH_EXIT_CODE_CHECK") {
-            self.line("_runner_exit_code=$?; if [ $_runner_exit_code -ne 0 ]; then exit $_runner_exit_code; fi");
+            self.line(
+                "_runner_exit_code=$?; if [ $_runner_exit_code -ne 0 ]; then exit $_runner_exit_code; fi",
+            );
         }
     }
 

@@ -1,0 +1,132 @@
+//! One structured line per decision and per stage. A line that cannot be written is an error of the stage: an audit log
+//! with holes is none.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use jacamar_record::{AuditLocation, AuditSettings};
+use serde_json::{Map, Value};
+
+/// journald's native socket, `Native Journal Protocol` of systemd.
+const JOURNAL: &str = "/run/systemd/journal/socket";
+/// syslog(3)'s socket.
+const SYSLOG: &str = "/dev/log";
+
+/// How important a line is: the numbers of syslog(3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// A breakage.
+    Error = 3,
+    /// A refusal.
+    Warning = 4,
+    /// A grant, a stage.
+    Info = 6,
+}
+
+/// Where lines go.
+#[derive(Debug)]
+pub(crate) enum Audit {
+    Journal(UnixDatagram),
+    Syslog(UnixDatagram),
+    File(PathBuf),
+    Off,
+}
+
+impl Audit {
+    /// Opens what the site asked for; `auto` takes the first that is there.
+    pub(crate) fn open(settings: &AuditSettings, state: &Path) -> anyhow::Result<Self> {
+        match &settings.location {
+            None => Ok(Self::Off),
+            Some(AuditLocation::File(path)) => Ok(Self::File(path.into())),
+            Some(AuditLocation::Syslog) => Ok(Self::Syslog(connect(SYSLOG)?)),
+            Some(AuditLocation::Auto) => Ok(match (connect(JOURNAL), connect(SYSLOG)) {
+                (Ok(socket), _) => Self::Journal(socket),
+                (Err(_), Ok(socket)) => Self::Syslog(socket),
+                (Err(_), Err(_)) => Self::File(state.join("audit.jsonl")),
+            }),
+        }
+    }
+
+    /// Writes one line.
+    pub(crate) fn line(&self, priority: Priority, event: &str, fields: &[(&str, Value)]) -> anyhow::Result<()> {
+        let mut object = Map::new();
+        object.insert("event".into(), event.into());
+        object.extend(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let result = match self {
+            Self::Off => Ok(()),
+            Self::Journal(socket) => send(socket, &journal_entry(priority, &object)),
+            Self::Syslog(socket) => {
+                // LOG_AUTHPRIV of syslog(3).
+                let text = format!("<{}>jacamar-auth: {}", (10 << 3) | priority as u8, Value::Object(object));
+                send(socket, text.as_bytes())
+            }
+            Self::File(path) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                object.insert("time".into(), now.as_secs_f64().into());
+                append(path, &format!("{}\n", Value::Object(object)))
+            }
+        };
+        result.with_context(|| format!("could not write the audit line {event}"))
+    }
+}
+
+fn connect(path: &str) -> anyhow::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path).with_context(|| format!("could not connect to {path}"))?;
+    Ok(socket)
+}
+
+fn send(socket: &UnixDatagram, bytes: &[u8]) -> std::io::Result<()> {
+    // A datagram is sent as a whole or not at all.
+    socket.send(bytes).map(drop)
+}
+
+/// One write with O_APPEND: lines of several processes do not mix.
+fn append(path: &Path, line: &str) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits());
+    options.open(path)?.write_all(line.as_bytes())
+}
+
+/// Fields as `JACAMAR_NAME`, each with its length: a value with a new line cannot forge a field.
+fn journal_entry(priority: Priority, object: &Map<String, Value>) -> Vec<u8> {
+    let mut entry = format!("PRIORITY={}\nSYSLOG_IDENTIFIER=jacamar-auth\n", priority as u8).into_bytes();
+    let mut field = |name: &str, value: &str| {
+        entry.extend_from_slice(name.as_bytes());
+        entry.push(b'\n');
+        entry.extend_from_slice(&(value.len() as u64).to_le_bytes());
+        entry.extend_from_slice(value.as_bytes());
+        entry.push(b'\n');
+    };
+    field("MESSAGE", &Value::Object(object.clone()).to_string());
+    for (name, value) in object {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        field(&format!("JACAMAR_{}", name.to_ascii_uppercase()), &text);
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_line_in_a_value_forges_no_field() {
+        let mut object = Map::new();
+        object.insert("account".into(), "alice\nPRIORITY=0".into());
+        let entry = journal_entry(Priority::Info, &object);
+        let text = String::from_utf8_lossy(&entry);
+        assert!(text.contains("JACAMAR_ACCOUNT\n\u{10}\0\0\0\0\0\0\0alice\nPRIORITY=0\n"), "{text:?}");
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_is_an_error() {
+        let audit = Audit::File("/nonexistent/audit".into());
+        assert!(audit.line(Priority::Info, "test", &[]).is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! Processes of ours that handle what strangers wrote, as the account `jacamar-verify`, in the sandbox.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use jacamar_plan::{Account, Directories, Grant, Host, Job, Level, Outcome, Profile, Site, Stage};
+use jacamar_sandbox::{Collect, Command, Own, Stdio, Stream, Terms, Watch};
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+
+/// Nobody else's account: as the runner's it could write files of the runner, as `nobody` others could trace it.
+const ACCOUNT: &str = "jacamar-verify";
+
+/// After the time limit it gets so long to end.
+const KILL_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// What every helper of one `config` has in common.
+#[derive(Debug)]
+pub(crate) struct Helpers<'a> {
+    pub(crate) own: &'a Own,
+    pub(crate) host: &'a Host,
+    pub(crate) program: &'a Path,
+    pub(crate) job_id: &'a str,
+    account: Account,
+}
+
+/// What one helper gets.
+pub(crate) struct Task<'a> {
+    /// Sub-command of `jacamar`.
+    pub(crate) word: &'static str,
+    pub(crate) profile: &'a Profile,
+    /// Descriptor 0.
+    pub(crate) request: OwnedFd,
+    /// Descriptors from 3 on.
+    pub(crate) more: Vec<OwnedFd>,
+    pub(crate) time_limit: Duration,
+    pub(crate) answer_max_bytes: usize,
+}
+
+impl<'a> Helpers<'a> {
+    pub(crate) fn new(own: &'a Own, host: &'a Host, program: &'a Path, job_id: &'a str) -> anyhow::Result<Self> {
+        let account = match host.level {
+            // At user level all run as the caller.
+            Level::User => jacamar_site::accounts::current()?,
+            Level::Root | Level::Capabilities => {
+                let found = jacamar_site::accounts::lookup(ACCOUNT)?;
+                let missing = || {
+                    anyhow!(
+                        "there is no account {ACCOUNT}, which checks tokens; make it with `useradd --system \
+                         --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin {ACCOUNT}`"
+                    )
+                };
+                found.ok_or_else(missing)?.account
+            }
+        };
+        Ok(Self { own, host, program, job_id, account })
+    }
+
+    /// uid of the helpers, never a job's.
+    pub(crate) fn uid(&self) -> u32 {
+        self.account.uid
+    }
+
+    /// Runs a helper; what it wrote on descriptor 1. Its exit code says nothing: the answer does.
+    pub(crate) fn run(&self, task: Task<'_>) -> anyhow::Result<Vec<u8>> {
+        let word = task.word;
+        self.run_inner(task).with_context(|| format!("could not run jacamar {word}"))
+    }
+
+    fn run_inner(&self, task: Task<'_>) -> anyhow::Result<Vec<u8>> {
+        let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).context("could not make a pipe")?;
+        let messages = std::io::stderr().as_fd().try_clone_to_owned().context("could not pass descriptor 2 on")?;
+        let mut descriptors = vec![task.request, write_end, messages];
+        descriptors.extend(task.more);
+        let path = CString::new(self.program.as_os_str().as_encoded_bytes())?;
+        let command = Command {
+            paths: vec![path.clone()],
+            arguments: vec![path, CString::new(task.word)?],
+            // The name service and TLS read nothing from it.
+            environment: vec![CString::new("PATH=/usr/bin:/bin")?],
+            stdio: Stdio::Descriptors(descriptors),
+        };
+        let grant = Grant { account: self.account.clone(), claims_digest: String::new(), rule: "own process".into() };
+        // It has no directories of its own, and ssh is not its business.
+        let host = Host { ssh_config_files: false, ..self.host.clone() };
+        let unused = || "/".to_owned();
+        let directories = Directories { tmp: unused(), var_tmp: unused(), ssh_config: unused() };
+        let job = Job { id: format!("{}-{}", self.job_id, task.word), directories, working_directory: unused() };
+        let terms = Terms {
+            grant: &grant,
+            profile: task.profile,
+            site: &Site::default(),
+            host: &host,
+            job: &job,
+            stage: &Stage::Config,
+        };
+        let supervisor = terms.start(command, self.own)?;
+        let answer = Collect::new(read_end, task.answer_max_bytes).context("could not read its answer")?;
+        let watch = Watch {
+            kill_timeout: KILL_TIMEOUT,
+            parent: None,
+            stream: Some(&answer as &dyn Stream),
+            time_limit: Some(task.time_limit),
+            last_stage: true,
+        };
+        let ended = supervisor.wait(self.own, &watch)?;
+        let answer = answer.into_bytes();
+        match ended.outcome {
+            Outcome::Broken(error) => Err(error.into()),
+            Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) if ended.terminated => {
+                bail!("it did not answer within {} s, or said too much", task.time_limit.as_secs())
+            }
+            Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) if !answer.is_empty() => Ok(answer),
+            Outcome::Exited(code) => bail!("it ended with exit code {code} and no answer"),
+            Outcome::Signalled(signal) => bail!("signal {signal} ended it"),
+            Outcome::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+}
+
+/// A sealed memfd with these bytes, at its beginning: nobody can change what was handed over.
+pub(crate) fn sealed(parts: &[&[u8]]) -> anyhow::Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let memfd = memfd_create(c"jacamar", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+        .context("could not make a memfd")?;
+    let mut file = File::from(memfd);
+    for part in parts {
+        std::io::Write::write_all(&mut file, part).context("could not fill a memfd")?;
+    }
+    std::io::Seek::rewind(&mut file).context("could not rewind a memfd")?;
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("could not seal a memfd")?;
+    Ok(file.into())
+}

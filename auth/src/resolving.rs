@@ -1,0 +1,145 @@
+//! Directories of a job, resolved by a child that has become the user: a home may be closed to root.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use jacamar_contract::frame;
+use jacamar_contract::resolve::{self, ResolveAnswer, ResolveRequest};
+use jacamar_plan::{Directories, Grant, Host, Job, Outcome, Profile, Site, Stage};
+use jacamar_sandbox::{Collect, Command, Own, Stdio, Stream, Terms, Watch};
+use jacamar_site::config::Settings;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+
+use crate::helper::sealed;
+use crate::stage::StageError;
+
+/// A path on a file server that does not answer.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is asked.
+pub(crate) struct Question<'a> {
+    pub(crate) own: &'a Own,
+    pub(crate) host: &'a Host,
+    pub(crate) grant: &'a Grant,
+    pub(crate) profile: &'a Profile,
+    pub(crate) site: &'a Site,
+    pub(crate) program: &'a Path,
+    pub(crate) job_id: &'a str,
+    pub(crate) settings: &'a Settings,
+    pub(crate) runner_id: u64,
+    pub(crate) hostname: &'a str,
+}
+
+/// Canonical paths.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    /// `<data_dir>[/<account>]`
+    pub(crate) base: String,
+    /// `<base>/builds/<runner id>/<host>`, without the slot.
+    pub(crate) builds: String,
+    /// `<base>/cache`
+    pub(crate) cache: String,
+}
+
+/// Resolves the job's directories; nothing is made.
+pub(crate) fn directories(question: &Question<'_>) -> Result<Resolved, StageError> {
+    let account = &question.grant.account;
+    let base = question.settings.general.data_dir.of(&account.name, &account.home);
+    let request = ResolveRequest { paths: vec![base] };
+    let answer = ask(question, &request)?;
+    let resolved = match ResolveAnswer::decode(&answer, &request).context("the answer of jacamar resolve")? {
+        ResolveAnswer::Resolved(resolved) => resolved,
+        ResolveAnswer::Refused(refused) => return Err(StageError::Refused(refused.into())),
+    };
+    let base = resolved.paths.into_iter().next().context("jacamar resolve answered no path")?;
+    // A host name is part of a path here, whatever it looks like.
+    let host: String = question
+        .hostname
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '_' })
+        .collect();
+    let host = host.trim_start_matches('.');
+    let builds = format!("{base}/builds/{}/{host}", question.runner_id);
+    let cache = format!("{base}/cache");
+    Ok(Resolved { base, builds, cache })
+}
+
+fn ask(question: &Question<'_>, request: &ResolveRequest) -> Result<Vec<u8>, StageError> {
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).context("could not make a pipe")?;
+    let messages = std::io::stderr().as_fd().try_clone_to_owned().context("could not pass descriptor 2 on")?;
+    let path = CString::new(question.program.as_os_str().as_encoded_bytes()).map_err(anyhow::Error::from)?;
+    let frame = frame::encode(request).map_err(anyhow::Error::from)?;
+    let command = Command {
+        paths: vec![path.clone()],
+        arguments: vec![path, c"resolve".to_owned()],
+        environment: Vec::new(),
+        stdio: Stdio::Descriptors(vec![sealed(&[&frame])?, write_end, messages]),
+    };
+    // The job's own view, but not its private directories, which do not exist yet: a data_dir below /tmp is refused
+    // by the view of the stages.
+    let mut profile = question.profile.clone();
+    profile.settings.private_tmp = None;
+    let host = Host { ssh_config_files: false, ..question.host.clone() };
+    let job = Job { id: question.job_id.to_owned(), directories: no_directories(), working_directory: "/".into() };
+    let terms = Terms {
+        grant: question.grant,
+        profile: &profile,
+        site: question.site,
+        host: &host,
+        job: &job,
+        stage: &Stage::Config,
+    };
+    let supervisor = terms.start(command, question.own)?;
+    let answer = Collect::new(read_end, resolve::ANSWER_MAX_BYTES).context("could not read its answer")?;
+    let watch = Watch {
+        kill_timeout: Duration::from_millis(100),
+        parent: None,
+        stream: Some(&answer as &dyn Stream),
+        time_limit: Some(RESOLVE_LIMIT),
+        last_stage: true,
+    };
+    let ended = supervisor.wait(question.own, &watch).map_err(anyhow::Error::from)?;
+    if ended.terminated {
+        return Err(StageError::Broken(anyhow!(
+            "the directories of {} could not be resolved within {} s: a file server may not answer",
+            question.grant.account.name,
+            RESOLVE_LIMIT.as_secs()
+        )));
+    }
+    match ended.outcome {
+        Outcome::Broken(error) => Err(StageError::Broken(error.into())),
+        Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) => Ok(answer.into_bytes()),
+    }
+}
+
+fn no_directories() -> Directories {
+    let unused = || "/".to_owned();
+    Directories { tmp: unused(), var_tmp: unused(), ssh_config: unused() }
+}
+
+/// Whether the plans of later stages can be made: what this host cannot give is refused before anything happened.
+pub(crate) fn try_plan(
+    host: &Host,
+    grant: &Grant,
+    profile: &Profile,
+    site: &Site,
+    job_id: &str,
+    state: &Path,
+) -> Result<(), StageError> {
+    let Some(state) = state.to_str() else {
+        return Err(StageError::Broken(anyhow!("{} is not UTF-8", state.display())));
+    };
+    let below = |name: &str| format!("{state}/tmp/{job_id}/{name}");
+    let directories =
+        Directories { tmp: below("tmp"), var_tmp: below("var-tmp"), ssh_config: below("ssh_config.d") };
+    let job = Job { id: job_id.to_owned(), directories, working_directory: "/".into() };
+    let terms = Terms { grant, profile, site, host, job: &job, stage: &Stage::Prepare };
+    match terms.plan() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,119 @@
+//! `cleanup`: ends what still runs, removes what is left. It works without a record: then there is nothing to undo.
+//!
+//! Its output goes to the runner's own log, unmasked: nothing of the job is printed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use jacamar_contract::environment::{RecordVariable, RunnerEnvironment};
+use jacamar_kernel::{Errno, pidfd_open, pidfd_send_signal};
+use jacamar_plan::Level;
+use jacamar_record::{Jobs, OpenJob, ProcessId, RecordError, boot_id};
+use jacamar_sandbox::Own;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::user_side::{directories, state};
+use super::{StageEnd, StageError, tell};
+use crate::audit::{Audit, Priority};
+
+/// Processes that were killed end within this, or the job is not clean.
+const END_WITHIN: Duration = Duration::from_secs(4);
+
+pub(super) fn cleanup(_own: &Own, environment: &RunnerEnvironment) -> Result<StageEnd, StageError> {
+    let name = match &environment.record {
+        RecordVariable::Named(name) => name,
+        RecordVariable::Unset => {
+            tell("jacamar-auth: nothing to clean up: config did not get far enough to leave a record\n");
+            return Ok(StageEnd::done());
+        }
+        RecordVariable::Invalid => {
+            return Err(StageError::Broken(anyhow::anyhow!("JACAMAR_CI_RECORD is not the name of a record")));
+        }
+    };
+    let level = jacamar_sandbox::level().map_err(anyhow::Error::from)?;
+    let state = state(level)?;
+    let jobs = Jobs::open(&state)?;
+    let job = match jobs.find(name.as_str()) {
+        // Up to three cleanups come for one job.
+        Err(RecordError::Missing(_)) => return Ok(StageEnd::done()),
+        other => other?,
+    };
+    finish(job, &jobs, level, &state)?;
+    Ok(StageEnd::done())
+}
+
+/// Ends and removes a job; also what `gc` will do with records that nobody finishes.
+fn finish(job: OpenJob, jobs: &Jobs, level: Level, state: &std::path::Path) -> Result<(), StageError> {
+    // No stage starts any more.
+    job.mark_closing()?;
+    let record = job.record();
+    let same_boot = record.boot_id == boot_id().context("could not read the boot id")?;
+    if same_boot {
+        if let Some(running) = job.running()? {
+            // The supervisor first: it would take the end of its child for the job's.
+            end(running.supervisor)?;
+            // Its death is end of file for process 1, which ends the stage; not waited for in vain.
+            end(running.init)?;
+        }
+        if let Ok(node) = &record.host_facts.cgroup.node {
+            let uid = record.grant.account.uid;
+            jacamar_sandbox::remove_job_cgroup(node, uid, job.name(), level, END_WITHIN)
+                .map_err(anyhow::Error::from)?;
+        }
+    }
+    // A free lock alone is no proof, so it comes last.
+    let lock = job.lock(END_WITHIN)?;
+    directories(&job).remove().context("could not remove the job's directories")?;
+    let audit = Audit::open(&record.audit, state)?;
+    let fields = [
+        ("job_id", record.project.job_id.into()),
+        ("account", record.grant.account.name.clone().into()),
+    ];
+    job.remove(jobs)?;
+    drop(lock);
+    audit.line(Priority::Info, "cleanup", &fields)?;
+    Ok(())
+}
+
+/// SIGKILL for exactly this process, and its end awaited.
+fn end(process: ProcessId) -> anyhow::Result<()> {
+    let deadline = Instant::now() + END_WITHIN;
+    let pid = Pid::from_raw(process.pid);
+    match pidfd_open(pid) {
+        Ok(fd) => {
+            // Opened first, compared then: from here on it cannot be another.
+            if !process.is_alive()? {
+                return Ok(());
+            }
+            match pidfd_send_signal(std::os::fd::AsFd::as_fd(&fd), Signal::SIGKILL) {
+                Ok(()) => {}
+                Err(Errno::ESRCH) => return Ok(()),
+                Err(errno) => bail!("could not end process {pid}: {}", errno.desc()),
+            }
+            let timeout = PollTimeout::try_from(END_WITHIN).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&fd), PollFlags::POLLIN)], timeout) {
+                Ok(1..) => Ok(()),
+                Ok(_) => bail!("process {pid} does not end"),
+                Err(errno) => bail!("could not wait for process {pid}: {}", errno.desc()),
+            }
+        }
+        Err(Errno::ESRCH) => Ok(()),
+        // Linux before 5.3: the start time is all there is.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            while process.is_alive()? {
+                match kill(pid, Signal::SIGKILL) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(errno) => bail!("could not end process {pid}: {}", errno.desc()),
+                }
+                if Instant::now() >= deadline {
+                    bail!("process {pid} does not end");
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        }
+        Err(errno) => bail!("could not look at process {pid}: {}", errno.desc()),
+    }
+}

@@ -1,0 +1,361 @@
+//! `config`: decides once, and has no effect but the record.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use jacamar_authorize::{AccountFacts, AccountName, FoundAccount, HostAccounts, Lookup, Nologin, Policy, authorize};
+use jacamar_contract::claims::Claims;
+use jacamar_contract::config_json::{ConfigAnswer, Hostname, RunnerDirectory};
+use jacamar_contract::environment::{RecordName, RunnerEnvironment};
+use jacamar_contract::job_variables::{JobVariables, Names};
+use jacamar_plan::{Grant, Level, Need, Origin, Profile, Setting, Site};
+use jacamar_record::{
+    AuditLocation, AuditSettings, FORMAT, Jobs, ProcessId, Project, Record, ShellSettings, SlotKey, boot_id,
+};
+use jacamar_sandbox::{CgroupChoice, Own, named_directories, probe};
+use jacamar_site::accounts::{self, GroupName};
+use jacamar_site::config::{self, Cgroup, Downscope, LogLocation, Settings};
+use jacamar_site::trusted_file::{self, Trust};
+use nix::unistd::{getppid, getuid};
+use serde_json::Value;
+
+use super::user_side::state;
+use super::{StageEnd, StageError};
+use crate::audit::{Audit, Priority};
+use crate::helper::Helpers;
+use crate::{identity, resolving};
+
+/// Where Jacamar's documents put the file that `--configuration` names.
+const CONFIGURATION: &str = "/etc/gitlab-runner/custom-config.toml";
+
+pub(super) fn config(
+    own: &Own,
+    environment: &RunnerEnvironment,
+    configuration: Option<&Path>,
+    contact: &mut String,
+) -> Result<StageEnd, StageError> {
+    let process_level = jacamar_sandbox::level().map_err(anyhow::Error::from)?;
+    let trust = match process_level {
+        Level::Root | Level::Capabilities => Trust::RootOnly,
+        Level::User => Trust::Caller(getuid().as_raw()),
+    };
+    let settings = settings(configuration, trust)?;
+    contact.clone_from(&settings.general.support_contact);
+    let level = level(process_level, &settings)?;
+    let state = state(level)?;
+    let jobs = Jobs::open(&state)?;
+    let name = jacamar_kernel::random_name().context("could not choose a name")?;
+    let audit_settings = audit_settings(&settings);
+    let audit = Audit::open(&audit_settings, &state)?;
+    let program = jacamar(&settings, trust)?;
+
+    let profile = profile(&settings)?;
+    let host = probe(level, &choice(&settings), &named_directories(&profile)).map_err(anyhow::Error::from)?;
+    let helpers = Helpers::new(own, &host, &program, &name)?;
+
+    let names = Names {
+        token: &settings.general.jwt_env_variable,
+        value_max_bytes: usize::try_from(settings.auth.max_env_chars).unwrap_or(usize::MAX),
+    };
+    let decided = JobVariables::read(std::env::vars_os(), names).map_err(StageError::Refused).and_then(|variables| {
+        let response = environment.response_file.as_deref();
+        let response = response.ok_or_else(|| {
+            StageError::Broken(anyhow!("JOB_RESPONSE_FILE is not set: GitLab Runner 14.1 or newer is needed"))
+        })?;
+        let claims = identity::claims(&helpers, &settings, &state, response, trust)?;
+        let grant = grant(&claims, &settings, level, helpers.uid())?;
+        Ok((variables, claims, grant))
+    });
+    let (variables, claims, grant) = match decided {
+        Ok(decided) => decided,
+        Err(error) => return Err(record_refusal(&audit, error)),
+    };
+    let fields = claims.fields();
+
+    let site = Site::default();
+    let directories = resolving::directories(&resolving::Question {
+        own,
+        host: &host,
+        grant: &grant,
+        profile: &profile,
+        site: &site,
+        program: &program,
+        job_id: &name,
+        settings: &settings,
+        runner_id: fields.runner_id,
+        hostname: &hostname()?,
+    })?;
+    // A protection that this host cannot give is refused now, before anything happened.
+    resolving::try_plan(&host, &grant, &profile, &site, &name, &state)?;
+
+    let project = Project {
+        project_id: fields.job_project_id.unwrap_or(fields.project_id),
+        project_path: fields.job_project_path.clone().unwrap_or_else(|| fields.project_path.clone()),
+        pipeline_id: fields.pipeline_id,
+        job_id: fields.job_id,
+    };
+    let slot_key = SlotKey {
+        uid: grant.account.uid,
+        data_dir: directories.base.clone(),
+        runner_id: fields.runner_id,
+        project_id: project.project_id,
+    };
+    let slots = jobs.slots()?;
+    let slot = slots.lowest(&slot_key)?;
+    let builds_dir = format!("{}/{slot:03}", directories.builds);
+    let answer = ConfigAnswer {
+        version: env!("CARGO_PKG_VERSION").into(),
+        hostname: Hostname::new(&hostname()?),
+        builds_dir: RunnerDirectory::new("builds_dir", &builds_dir).map_err(StageError::Refused)?,
+        cache_dir: RunnerDirectory::new("cache_dir", &directories.cache).map_err(StageError::Refused)?,
+        record: RecordName::new(&name).context("the record's name is no name")?,
+    };
+    let record = Record {
+        format: FORMAT,
+        boot_id: boot_id().context("could not read the boot id")?,
+        host: hostname()?,
+        server: settings.general.gitlab_server.as_str().to_owned(),
+        runner_id: fields.runner_id,
+        project,
+        grant,
+        profile,
+        site,
+        host_facts: host.clone(),
+        level,
+        jacamar_path: text(&program)?,
+        tmp_base: match &settings.sandbox.tmp_dir {
+            Some(path) => path.as_str().to_owned(),
+            None => text(&state.join("tmp"))?,
+        },
+        slot_key,
+        slot,
+        builds_dir,
+        cache_dir: directories.cache,
+        shell: shell(&settings, variables.wishes.profile)?,
+        kill_timeout_ms: settings.general.kill_timeout.0,
+        run_stage_allowlist: settings.auth.run_stage_allowlist.clone(),
+        job_message: settings.general.job_message.clone(),
+        support_contact: settings.general.support_contact.clone(),
+        audit: audit_settings,
+        runner: ProcessId::of(getppid())
+            .map_err(anyhow::Error::from)?
+            .unwrap_or(ProcessId { pid: 0, start_time: 0 }),
+    };
+    record_grant(&audit, &record, &claims, &settings)?;
+    slots.create(&name, &record)?;
+    super::print(&answer.to_json())?;
+    Ok(StageEnd::done())
+}
+
+fn settings(path: Option<&Path>, trust: Trust) -> anyhow::Result<Settings> {
+    let uid_min = accounts::uid_min(Trust::RootOnly)?;
+    let path = path.unwrap_or_else(|| Path::new(CONFIGURATION));
+    match config::read(path, trust, &uid_min) {
+        Ok(config) => Ok(config.settings),
+        Err(config::ReadError::Invalid(errors)) => bail!("the configuration is wrong\n{}", errors.render()),
+        Err(config::ReadError::Untrusted(untrusted)) => {
+            let hint = untrusted.hint();
+            Err(anyhow!("{untrusted}\n{hint}"))
+        }
+    }
+}
+
+/// The level of the job: `downscope = "none"` stays who we are.
+fn level(process: Level, settings: &Settings) -> anyhow::Result<Level> {
+    match (settings.auth.downscope, process) {
+        (Downscope::None, _) => Ok(Level::User),
+        (Downscope::Setuid, Level::Root) => Ok(Level::Root),
+        (Downscope::Setuid, Level::Capabilities) => {
+            bail!("downscope = \"setuid\" with file capabilities is not built yet: run the runner as root")
+        }
+        (Downscope::Setuid, Level::User) => {
+            let why = if nix::sys::prctl::get_no_new_privs().unwrap_or(false) {
+                ": NoNewPrivileges=yes in the runner's unit turns file capabilities off"
+            } else {
+                ""
+            };
+            bail!("downscope = \"setuid\" needs root{why}")
+        }
+    }
+}
+
+/// `[auth] jacamar_path`, else the one beside our own executable; never from PATH.
+fn jacamar(settings: &Settings, trust: Trust) -> anyhow::Result<PathBuf> {
+    let path = match &settings.auth.jacamar_path {
+        Some(path) => PathBuf::from(path.as_str()),
+        None => {
+            let own = std::fs::read_link("/proc/self/exe").context("could not find our own executable")?;
+            own.parent().context("our own executable has no directory")?.join("jacamar")
+        }
+    };
+    trusted_file::program(&path, trust).map_err(|untrusted| {
+        let hint = untrusted.hint();
+        anyhow!("{untrusted}\n{hint}")
+    })
+}
+
+fn profile(settings: &Settings) -> anyhow::Result<Profile> {
+    let name = settings.sandbox.profile.as_deref().unwrap_or("compat");
+    let mut profile = jacamar_site::profile::profile(name)?;
+    if settings.auth.no_new_privs {
+        profile.settings.no_new_privileges.get_or_insert(own_setting());
+    }
+    Ok(profile)
+}
+
+fn own_setting() -> Setting<()> {
+    let origin = Origin { file: "[auth] no_new_privs".into(), line: 1, shipped: false };
+    Setting { value: (), origin, need: Need::Require }
+}
+
+fn choice(settings: &Settings) -> CgroupChoice {
+    match &settings.sandbox.cgroup {
+        Cgroup::Auto => CgroupChoice::Auto,
+        Cgroup::None => CgroupChoice::None,
+        Cgroup::Path(path) => CgroupChoice::Path(path.as_str().to_owned()),
+    }
+}
+
+fn audit_settings(settings: &Settings) -> AuditSettings {
+    let logging = &settings.auth.logging;
+    let location = match &logging.location {
+        LogLocation::Auto => AuditLocation::Auto,
+        LogLocation::Syslog => AuditLocation::Syslog,
+        LogLocation::File(path) => AuditLocation::File(path.as_str().to_owned()),
+    };
+    AuditSettings { location: logging.enabled.then_some(location), name: settings.general.name.clone() }
+}
+
+/// Asks NSS and the pure function.
+fn grant(claims: &Claims, settings: &Settings, level: Level, helper_uid: u32) -> Result<Grant, StageError> {
+    let name = AccountName::of(claims.fields()).map_err(StageError::Refused)?;
+    let lookup = match accounts::lookup(name.as_str()).map_err(anyhow::Error::from)? {
+        None => Lookup::NoSuchAccount,
+        Some(found) => {
+            let mut group_names = Vec::new();
+            for group in &found.groups {
+                match &group.name {
+                    GroupName::Named(name) => group_names.push(name.clone()),
+                    GroupName::Unnamed => {}
+                    // A group that is silently missing would slip past a block list.
+                    GroupName::Failed(cause) if lists_groups(settings) => {
+                        return Err(StageError::Broken(anyhow!("could not name group {}: {cause}", group.gid)));
+                    }
+                    GroupName::Failed(_) => {}
+                }
+            }
+            Lookup::Found(FoundAccount { account: found.account, group_names })
+        }
+    };
+    let nologin = accounts::nologin().map_err(anyhow::Error::from)?;
+    let facts = AccountFacts {
+        lookup,
+        nologin: nologin.map(|nologin| Nologin { path: nologin.path, text: nologin.text }),
+        host: HostAccounts { runner: accounts::current().map_err(anyhow::Error::from)?, own_uids: own_uids(level, helper_uid) },
+    };
+    authorize(claims, &policy(settings), &facts).map_err(StageError::Refused)
+}
+
+fn lists_groups(settings: &Settings) -> bool {
+    !settings.auth.groups_blocklist.is_empty() || !settings.auth.groups_allowlist.is_empty()
+}
+
+/// Accounts of ours: never a job's.
+fn own_uids(level: Level, helper_uid: u32) -> Vec<u32> {
+    match level {
+        Level::Root | Level::Capabilities => vec![helper_uid],
+        Level::User => Vec::new(),
+    }
+}
+
+fn policy(settings: &Settings) -> Policy {
+    let auth = &settings.auth;
+    Policy {
+        user_allowlist: auth.user_allowlist.clone(),
+        user_blocklist: auth.user_blocklist.clone(),
+        groups_blocklist: auth.groups_blocklist.clone(),
+        groups_allowlist: auth.groups_allowlist.clone(),
+        shell_allowlist: auth.shell_allowlist.iter().map(|path| path.as_str().to_owned()).collect(),
+        pipeline_source_allowlist: auth.pipeline_source_allowlist.clone(),
+        allow_bot_accounts: auth.allow_bot_accounts,
+        enforce_nologin: auth.enforce_nologin,
+        minimum_uid: auth.minimum_uid,
+        downscope: match auth.downscope {
+            Downscope::Setuid => jacamar_authorize::Downscope::Setuid,
+            Downscope::None => jacamar_authorize::Downscope::None,
+        },
+        runner_id: auth.runner_id,
+    }
+}
+
+fn shell(settings: &Settings, profile: jacamar_contract::stage_request::ProfileMode) -> anyhow::Result<ShellSettings> {
+    let mut environment = Vec::new();
+    for pair in &settings.general.user_bash_env {
+        let (name, value) = pair.split_once('=').with_context(|| format!("user_bash_env: {pair:?} is no NAME=value"))?;
+        environment.push((name.to_owned(), value.to_owned()));
+    }
+    let path = settings.general.shell_path.as_ref().map_or("/bin/bash", config::AbsolutePath::as_str).to_owned();
+    // Profile scripts of a site can see that it is us.
+    environment.push(("JACAMAR_CI_SHELL".into(), path.clone()));
+    Ok(ShellSettings { path, environment, profile })
+}
+
+fn hostname() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("could not read the host name")?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    path.to_str().map(str::to_owned).with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// The audit line of a decision against the job; one that cannot be written is a breakage.
+fn record_refusal(audit: &Audit, error: StageError) -> StageError {
+    let line = match &error {
+        StageError::Refused(refusal) => audit.line(
+            Priority::Warning,
+            "refused",
+            &[
+                ("rule", refusal.rule.clone().into()),
+                ("object", refusal.object.clone().into()),
+                ("cause", refusal.cause.clone().into()),
+            ],
+        ),
+        StageError::Broken(cause) => {
+            audit.line(Priority::Error, "broken", &[("stage", "config".into()), ("cause", format!("{cause:#}").into())])
+        }
+    };
+    match line {
+        Ok(()) => error,
+        Err(unwritten) => StageError::Broken(unwritten),
+    }
+}
+
+fn record_grant(audit: &Audit, record: &Record, claims: &Claims, settings: &Settings) -> anyhow::Result<()> {
+    let fields = claims.fields();
+    let or = |value: Option<Value>, words: &str| value.unwrap_or_else(|| words.into());
+    audit.line(
+        Priority::Info,
+        "granted",
+        &[
+            ("server", record.server.clone().into()),
+            ("runner_id", record.runner_id.into()),
+            ("runner_id_required", or(settings.auth.runner_id.map(Value::from), "not compared")),
+            ("audience_required", or(settings.auth.jwt_required_aud.clone().map(Value::from), "any")),
+            ("job_id", record.project.job_id.into()),
+            ("pipeline_id", record.project.pipeline_id.into()),
+            ("project_id", record.project.project_id.into()),
+            ("project_path", record.project.project_path.clone().into()),
+            ("pipeline_source", fields.pipeline_source.clone().into()),
+            ("user_id", fields.user_id.into()),
+            ("user_login", fields.user_login.clone().into()),
+            ("account", record.grant.account.name.clone().into()),
+            ("uid", record.grant.account.uid.into()),
+            ("rule", record.grant.rule.clone().into()),
+            ("claims", record.grant.claims_digest.clone().into()),
+            ("level", record.level.to_string().into()),
+            ("profile", record.profile.name.clone().into()),
+            ("name", record.audit.name.clone().into()),
+        ],
+    )
+}

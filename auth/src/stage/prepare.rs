@@ -1,0 +1,55 @@
+//! `prepare`: the job's private directories, then the user's own by the user.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use jacamar_contract::environment::RunnerEnvironment;
+use jacamar_contract::exit::Ended as EndedBy;
+use jacamar_plan::{Level, Stage};
+use jacamar_record::Jobs;
+use jacamar_sandbox::{JobDirectories, Own};
+
+use super::user_side::{host, open, request, run_as_user, same_level, state};
+use super::{StageEnd, StageError};
+use crate::audit::{Audit, Priority};
+
+/// Another stage of the job may be ending.
+pub(super) const LOCK_WITHIN: Duration = Duration::from_secs(10);
+
+pub(super) fn prepare(
+    own: &Own,
+    environment: &RunnerEnvironment,
+    contact: &mut String,
+) -> Result<StageEnd, StageError> {
+    let level = jacamar_sandbox::level().map_err(anyhow::Error::from)?;
+    let state = state(level)?;
+    let jobs = Jobs::open(&state)?;
+    let job = open(environment, &jobs)?;
+    let record = job.record();
+    contact.clone_from(&record.support_contact);
+    same_level(record, level)?;
+    let _lock = job.begin_stage(LOCK_WITHIN)?;
+    let account = &record.grant.account;
+    if !jacamar_site::accounts::exists(account.uid).unwrap_or(true) {
+        return Err(StageError::Broken(anyhow::anyhow!("the account {} is gone", account.name)));
+    }
+    let host = host(record)?;
+    let base = std::path::Path::new(&record.tmp_base);
+    let directories = JobDirectories::make(base, job.name(), account.uid, account.gid, level)
+        .context("could not make the job's directories")?;
+    if host.ssh_config_files
+        && level != Level::Root
+        && let Some(path) = host.directories.get("/etc/ssh/ssh_config.d")
+    {
+        directories.copy_ssh_config(std::path::Path::new(path)).context("could not copy ssh's configuration")?;
+    }
+    let done = run_as_user(own, &job, &host, &request(record, Stage::Prepare, &[]), &[])?;
+    let audit = Audit::open(&record.audit, &state)?;
+    audit.line(
+        Priority::Info,
+        "prepare",
+        &[("job_id", record.project.job_id.into()), ("account", account.name.clone().into())],
+    )?;
+    let ended = if done.ended.terminated { EndedBy::ByTermination } else { EndedBy::ByItself };
+    super::user_end(done.ended.outcome, ended)
+}

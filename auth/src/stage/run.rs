@@ -1,0 +1,91 @@
+//! `run`: one script of the job, as the user, in the sandbox.
+
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use jacamar_contract::environment::RunnerEnvironment;
+use jacamar_contract::exit::Ended as EndedBy;
+use jacamar_contract::stage_report;
+use jacamar_contract::stage_request::SCRIPT_MAX_BYTES;
+use jacamar_plan::{Outcome, Stage, SubStage};
+use jacamar_record::Jobs;
+use jacamar_sandbox::Own;
+use serde_json::Value;
+
+use super::prepare::LOCK_WITHIN;
+use super::user_side::{host, open, request, run_as_user, same_level, state};
+use super::{StageEnd, StageError, tell};
+use crate::audit::{Audit, Priority};
+
+pub(super) fn run(
+    own: &Own,
+    environment: &RunnerEnvironment,
+    script: &Path,
+    sub_stage: SubStage,
+    contact: &mut String,
+) -> Result<StageEnd, StageError> {
+    // First of all: it lies in the runner's private directory, which nobody else can enter.
+    let script = read_script(script)?;
+    let level = jacamar_sandbox::level().map_err(anyhow::Error::from)?;
+    let state = state(level)?;
+    let jobs = Jobs::open(&state)?;
+    let job = open(environment, &jobs)?;
+    let record = job.record();
+    contact.clone_from(&record.support_contact);
+    same_level(record, level)?;
+    if !record.run_stage_allowlist.is_empty() && !record.run_stage_allowlist.contains(&sub_stage) {
+        tell(&format!("jacamar-auth: this site does not run {sub_stage}, it is skipped\n"));
+        return Ok(StageEnd::done());
+    }
+    let _lock = job.begin_stage(LOCK_WITHIN)?;
+    let stage = Stage::Run(sub_stage);
+    let done = run_as_user(own, &job, &host(record)?, &request(record, stage.clone(), &script), &script)?;
+    let outcome = stage_report::believed(&done.ended.outcome, done.report);
+    let audit = Audit::open(&record.audit, &state)?;
+    let said: Value = format!("{:?}", done.ended.outcome).into();
+    audit.line(
+        Priority::Info,
+        "run",
+        &[
+            ("job_id", record.project.job_id.into()),
+            ("account", record.grant.account.name.clone().into()),
+            ("stage", stage.to_string().into()),
+            ("outcome", said),
+            ("terminated", done.ended.terminated.into()),
+        ],
+    )?;
+    let ended = if done.ended.terminated { EndedBy::ByTermination } else { EndedBy::ByItself };
+    match outcome {
+        Some(outcome) => Ok(StageEnd { outcome, ended }),
+        // Ended by us before it could report: that is how a stage ends that ignores SIGTERM.
+        None if done.ended.terminated => {
+            Ok(StageEnd { outcome: Outcome::Signalled(nix::sys::signal::Signal::SIGTERM as i32), ended })
+        }
+        None => Err(StageError::Broken(anyhow!(
+            "the user's side of {stage} ended without a report ({:?})",
+            done.ended.outcome
+        ))),
+    }
+}
+
+fn read_script(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path)
+        .with_context(|| format!("could not open the script {}", path.display()))?;
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err(anyhow!("the script {} is no regular file", path.display()));
+    }
+    let mut script = Vec::new();
+    file.take(SCRIPT_MAX_BYTES as u64 + 1)
+        .read_to_end(&mut script)
+        .with_context(|| format!("could not read the script {}", path.display()))?;
+    if script.len() > SCRIPT_MAX_BYTES {
+        return Err(anyhow!("the script {} is larger than {SCRIPT_MAX_BYTES} bytes", path.display()));
+    }
+    Ok(script)
+}

@@ -1,0 +1,208 @@
+//! What `prepare`, `run` and `cleanup` have in common: the record, and `jacamar STAGE` as the user.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use jacamar_contract::environment::{RecordVariable, RunnerEnvironment};
+use jacamar_contract::frame;
+use jacamar_contract::stage_report::{self, StageReport};
+use jacamar_contract::stage_request::{DirectoryMode, StageRequest};
+use jacamar_plan::{Host, Job, Level, Stage};
+use jacamar_record::{Jobs, OpenJob, ProcessId, Record, Running, boot_id};
+use jacamar_sandbox::{
+    Collect, Command, Ended, JobDirectories, Output, Own, Stdio, Stream, Terms, Watch, named_directories,
+};
+use nix::fcntl::OFlag;
+use nix::unistd::{getppid, pipe2};
+
+use crate::helper::sealed;
+use crate::stage::StageError;
+
+/// State directory at this level.
+pub(crate) fn state(level: Level) -> anyhow::Result<PathBuf> {
+    let home = match level {
+        Level::Root | Level::Capabilities => String::new(),
+        Level::User => jacamar_site::accounts::current()?.home,
+    };
+    Ok(jacamar_record::state_directory(level, &home, std::env::var_os("XDG_STATE_HOME"))?)
+}
+
+/// The record that the runner's environment names.
+pub(crate) fn open(environment: &RunnerEnvironment, jobs: &Jobs) -> Result<OpenJob, StageError> {
+    let name = match &environment.record {
+        RecordVariable::Named(name) => name,
+        RecordVariable::Unset => {
+            return Err(StageError::Broken(anyhow!(
+                "JACAMAR_CI_RECORD is not set: config_exec of the runner's configuration did not run jacamar-auth config"
+            )));
+        }
+        RecordVariable::Invalid => {
+            return Err(StageError::Broken(anyhow!("JACAMAR_CI_RECORD is not the name of a record")));
+        }
+    };
+    let job = jobs.find(name.as_str())?;
+    let here = boot_id().context("could not read the boot id")?;
+    if job.record().boot_id != here {
+        return Err(StageError::Broken(anyhow!(
+            "the record {} is of another boot: the host restarted, the job is lost",
+            job.name()
+        )));
+    }
+    Ok(job)
+}
+
+/// A stage of a job at this level must be that of the record's.
+pub(crate) fn same_level(record: &Record, level: Level) -> anyhow::Result<()> {
+    if record.level != level {
+        bail!("config ran at level {}, this stage at level {level}", record.level);
+    }
+    Ok(())
+}
+
+/// The job's private directories.
+pub(crate) fn directories(job: &OpenJob) -> JobDirectories {
+    let record = job.record();
+    let account = &record.grant.account;
+    JobDirectories::of(Path::new(&record.tmp_base), job.name(), account.uid, account.gid, record.level)
+}
+
+/// Settings of a stage for the user's side.
+pub(crate) fn request(record: &Record, stage: Stage, script: &[u8]) -> StageRequest {
+    let account = &record.grant.account;
+    StageRequest {
+        stage,
+        shell: record.shell.path.clone(),
+        home: account.home.clone(),
+        builds_dir: record.builds_dir.clone(),
+        cache_dir: record.cache_dir.clone(),
+        profile: record.shell.profile,
+        environment: record.shell.environment.clone(),
+        directory_mode: DirectoryMode::default(),
+        job_message: record.job_message.clone(),
+        account: account.name.clone(),
+        host: record.host.clone(),
+        sandbox_profile: record.profile.name.clone(),
+        support_contact: record.support_contact.clone(),
+        remove: Vec::new(),
+        report: true,
+        script_bytes: script.len() as u64,
+    }
+}
+
+/// How `jacamar STAGE` ended, and what it reported.
+pub(crate) struct UserSide {
+    pub(crate) ended: Ended,
+    pub(crate) report: Option<StageReport>,
+}
+
+/// Runs `jacamar STAGE` as the user, in the sandbox, with its output on ours.
+pub(crate) fn run_as_user(
+    own: &Own,
+    job: &OpenJob,
+    host: &Host,
+    request: &StageRequest,
+    script: &[u8],
+) -> Result<UserSide, StageError> {
+    let record = job.record();
+    let stage = &request.stage;
+    let container = sealed(&[&frame::encode(request).map_err(anyhow::Error::from)?, script])?;
+    let pipe = || pipe2(OFlag::O_CLOEXEC).context("could not make a pipe");
+    let (output, errors, reports) = (pipe()?, pipe()?, pipe()?);
+    let program = CString::new(record.jacamar_path.as_str()).map_err(anyhow::Error::from)?;
+    let word = match stage {
+        Stage::Config => c"resolve",
+        Stage::Prepare => c"prepare",
+        Stage::Run(_) | Stage::Exec => c"run",
+        Stage::Cleanup => c"cleanup",
+    };
+    let command = Command {
+        paths: vec![program.clone()],
+        arguments: vec![program, word.to_owned()],
+        environment: Vec::new(),
+        stdio: Stdio::Descriptors(vec![container, output.1, errors.1, reports.1]),
+    };
+    let plan_job = Job {
+        id: job.name().to_owned(),
+        directories: directories(job).paths().map_err(anyhow::Error::from)?,
+        working_directory: "/".into(),
+    };
+    let terms =
+        Terms { grant: &record.grant, profile: &record.profile, site: &record.site, host, job: &plan_job, stage };
+    let parent = runner()?;
+    let supervisor = terms.start(command, own)?;
+    let running = Running { supervisor: identify(nix::unistd::getpid())?, init: identify(supervisor.pid())? };
+    job.set_running(&running)?;
+
+    let ours = |fd: std::io::Result<OwnedFd>| fd.context("could not copy our own descriptor");
+    let streams = Both {
+        output: Output::new(vec![
+            (output.0, ours(std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned())?),
+            (errors.0, ours(std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned())?),
+        ])
+        .context("could not copy the job's output")?,
+        report: Collect::new(reports.0, stage_report::REPORT_BYTES).context("could not read its report")?,
+    };
+    let watch = Watch {
+        kill_timeout: Duration::from_millis(record.kill_timeout_ms),
+        parent,
+        stream: Some(&streams as &dyn Stream),
+        time_limit: None,
+        last_stage: false,
+    };
+    let ended = supervisor.wait(own, &watch).map_err(anyhow::Error::from)?;
+    job.clear_running()?;
+    // The user's word, believed only where the exit code agrees; a report that cannot be read is none.
+    let report = frame::decode::<StageReport>(&streams.report.into_bytes()).ok();
+    Ok(UserSide { ended, report })
+}
+
+fn identify(pid: nix::unistd::Pid) -> anyhow::Result<ProcessId> {
+    // A process of ours that is gone already cannot be mistaken for another either.
+    Ok(ProcessId::of(pid)?.unwrap_or(ProcessId { pid: pid.as_raw(), start_time: 0 }))
+}
+
+/// The process that started us. When it dies, nobody waits for this stage any more. Without pidfds (Linux before 5.3)
+/// the end of its pipes tells.
+fn runner() -> anyhow::Result<Option<OwnedFd>> {
+    match jacamar_kernel::pidfd_open(getppid()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(jacamar_kernel::Errno::ENOSYS | jacamar_kernel::Errno::EPERM) => Ok(None),
+        // Our parent is outside of our pid namespace, or gone this instant: pid 0 cannot be opened.
+        Err(jacamar_kernel::Errno::EINVAL | jacamar_kernel::Errno::ESRCH) => Ok(None),
+        Err(errno) => bail!("could not watch the runner: {}", errno.desc()),
+    }
+}
+
+/// Host facts of now: mounts and control groups change between stages, what the kernel can do does not.
+pub(crate) fn host(record: &Record) -> anyhow::Result<Host> {
+    Ok(jacamar_sandbox::probe_again(&record.host_facts, &named_directories(&record.profile))?)
+}
+
+/// Output and report at once.
+struct Both {
+    output: Output,
+    report: Collect,
+}
+
+impl Stream for Both {
+    fn poll_fds(&self) -> Vec<nix::poll::PollFd<'_>> {
+        let mut fds = self.report.poll_fds();
+        fds.extend(self.output.poll_fds());
+        fds
+    }
+
+    fn copy(&self, ready: &[bool]) -> Result<(), jacamar_kernel::Errno> {
+        let of_report = self.report.poll_fds().len();
+        let (report, output) = ready.split_at_checked(of_report).unwrap_or((&[], &[]));
+        self.report.copy(report)?;
+        self.output.copy(output)
+    }
+
+    fn drain(&self) -> Result<(), jacamar_kernel::Errno> {
+        self.report.drain()?;
+        self.output.drain()
+    }
+}

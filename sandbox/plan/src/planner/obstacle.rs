@@ -1,0 +1,125 @@
+//! What stands between a profile and a host: why a protection cannot be had, and the floor below which nothing runs.
+
+use super::{Planner, Unplannable};
+use crate::{CgroupVersion, Key, Level, Presence};
+
+impl Planner<'_> {
+    /// Why the host cannot give a protection; `None` if it can.
+    pub(super) fn obstacle(&self, key: Key) -> Option<String> {
+        match key {
+            Key::ProtectSystem
+            | Key::PrivateTmp
+            | Key::TemporaryFileSystem
+            | Key::PrivateIPC
+            | Key::PrivatePIDs
+            | Key::ProtectProc => self.no_namespaces().or_else(|| match key {
+                Key::PrivatePIDs | Key::ProtectProc => self.no_own_proc(),
+                Key::PrivateTmp => self.no_tmp(),
+                _ => None,
+            }),
+            Key::KeyringMode => absent("keyctl", self.host.calls.keyctl),
+            Key::MemoryMax => self.no_controller("memory"),
+            Key::TasksMax => self.no_controller("pids"),
+            // Decided where the filter is made: it depends on the namespaces.
+            Key::NoNewPrivileges
+            | Key::SystemCallFilter
+            | Key::SystemCallArchitectures
+            | Key::RestrictAddressFamilies => None,
+        }
+    }
+
+    fn no_namespaces(&self) -> Option<String> {
+        match self.host.level {
+            Level::Root => absent("namespaces", self.host.namespaces),
+            Level::Capabilities | Level::User => {
+                if self.profile.settings.no_new_privileges.is_none() {
+                    return Some(
+                        "setuid helpers have no effect in a user namespace, and the profile allows them"
+                            .into(),
+                    );
+                }
+                absent("user namespaces", self.host.user_namespaces)
+                    .or_else(|| absent("namespaces", self.host.namespaces))
+            }
+        }
+    }
+
+    fn no_own_proc(&self) -> Option<String> {
+        match self.host.own_proc {
+            Presence::Present => None,
+            Presence::Absent(_) => Some(format!(
+                "a new /proc cannot be mounted ({}); the host's is partly covered, as by ProtectKernelTunables=yes in \
+                 the runner's unit or in a container",
+                self.host.own_proc
+            )),
+        }
+    }
+
+    fn no_tmp(&self) -> Option<String> {
+        let none = ["/tmp", "/var/tmp"].iter().all(|path| !self.host.directories.contains_key(*path));
+        none.then(|| "this host has neither /tmp nor /var/tmp".to_owned())
+    }
+
+    fn no_controller(&self, controller: &str) -> Option<String> {
+        match &self.host.cgroup.node {
+            Err(reason) => Some(reason.clone()),
+            Ok(_) if self.host.cgroup.controllers.iter().any(|c| c == controller) => None,
+            Ok(node) => Some(format!("{node} has no {controller} controller")),
+        }
+    }
+
+    /// A stage needs a pid namespace or a control group: with neither there is no way to end it.
+    pub(super) fn floor(&mut self) -> Result<(), Unplannable> {
+        let no_cgroup = self.host.cgroup.node.clone().err().unwrap_or_default();
+        let no_pid = match self.host.level {
+            Level::Root => absent("namespaces", self.host.namespaces),
+            Level::User => absent("user namespaces", self.host.user_namespaces)
+                .or_else(|| absent("namespaces", self.host.namespaces)),
+            Level::Capabilities => self.no_namespaces(),
+        }
+        .or_else(|| self.no_own_proc());
+        match no_pid {
+            None => {
+                self.note(
+                    "control group",
+                    &format!("{no_cgroup}; a pid namespace with its own /proc ends the job instead"),
+                );
+                Ok(())
+            }
+            Some(no_pid) => Err(Unplannable {
+                profile: self.profile.name.clone(),
+                what: "a way to end the job".into(),
+                origin: None,
+                reason: format!("no control group ({no_cgroup}) and no pid namespace ({no_pid})"),
+                hint: self.floor_hint().into(),
+            }),
+        }
+    }
+
+    /// What gives a host the floor.
+    fn floor_hint(&self) -> &'static str {
+        match (self.host.level, self.host.cgroup.version) {
+            (Level::Root, CgroupVersion::V2 | CgroupVersion::Hybrid) => {
+                "let the runner write to the cgroup v2 file system (in a unit: no ProtectControlGroups=yes; in a \
+                 container: mount it writable)"
+            }
+            (Level::Capabilities | Level::User, CgroupVersion::V2 | CgroupVersion::Hybrid) => {
+                "let systemd delegate a control group to the runner: put `[Service]` and `Delegate=yes` into \
+                 /etc/systemd/system/gitlab-runner.service.d/delegate.conf, then run `systemctl daemon-reload` and \
+                 restart the runner"
+            }
+            (Level::Root | Level::Capabilities | Level::User, CgroupVersion::None | CgroupVersion::V1) => {
+                "boot with systemd.unified_cgroup_hierarchy=1, and below root let systemd delegate a control group to \
+                 the runner: `[Service]` and `Delegate=yes` in \
+                 /etc/systemd/system/gitlab-runner.service.d/delegate.conf"
+            }
+        }
+    }
+}
+
+pub(super) fn absent(what: &str, presence: Presence) -> Option<String> {
+    match presence {
+        Presence::Present => None,
+        Presence::Absent(_) => Some(format!("this host has no {what} for us ({presence})")),
+    }
+}

@@ -1,0 +1,167 @@
+//! Any host and any profile.
+
+use jacamar_plan::{
+    AddressFamilies, Answer, Arch, Bytes, CallRule, Calls, CgroupHost, CgroupVersion, Condition, Host,
+    KeyringMode, Level, Memory, MountFlags, Need, Presence, Profile, ProtectProc, ProtectSystem, Setting,
+    Settings, Tasks, TemporaryFileSystem,
+};
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use crate::sample;
+
+pub(crate) fn level() -> impl Strategy<Value = Level> {
+    select(vec![Level::Root, Level::Capabilities, Level::User])
+}
+
+/// Mostly there: else nothing of a plan would be left.
+fn presence() -> impl Strategy<Value = Presence> {
+    prop_oneof![4 => Just(Presence::Present), 1 => Just(Presence::Absent(1)), 1 => Just(Presence::Absent(38))]
+}
+
+fn calls() -> impl Strategy<Value = Calls> {
+    (presence(), presence(), presence(), presence(), presence(), presence()).prop_map(
+        |(clone_into_cgroup, pidfd_open, openat2, close_range, keyctl, seccomp)| Calls {
+            clone_into_cgroup,
+            pidfd_open,
+            openat2,
+            close_range,
+            keyctl,
+            seccomp,
+        },
+    )
+}
+
+fn cgroup() -> impl Strategy<Value = CgroupHost> {
+    let versions = vec![CgroupVersion::None, CgroupVersion::V1, CgroupVersion::Hybrid, CgroupVersion::V2];
+    let node = prop_oneof![
+        2 => Just(Ok("/sys/fs/cgroup/jacamar.slice".to_owned())),
+        1 => Just(Err("not delegated to us".to_owned())),
+    ];
+    (select(versions), node, subsequence(vec!["cpu", "memory", "pids"], 0..=3)).prop_map(
+        |(version, node, controllers)| CgroupHost {
+            version,
+            node,
+            controllers: controllers.into_iter().map(str::to_owned).collect(),
+        },
+    )
+}
+
+pub(crate) fn host() -> impl Strategy<Value = Host> {
+    let archs = prop_oneof![5 => Just(Arch::X86_64), 1 => Just(Arch::Other)];
+    let directories = subsequence(sample::DIRECTORIES.to_vec(), 0..=sample::DIRECTORIES.len());
+    let flags = (any::<bool>(), any::<bool>(), 0_u8..=63);
+    let namespaces = (presence(), presence(), presence());
+    (archs, level(), calls(), cgroup(), namespaces, directories, flags).prop_map(
+        |(
+            arch,
+            level,
+            calls,
+            cgroup,
+            (user, namespaces, own_proc),
+            directories,
+            (no_new_privs, ssh, last),
+        )| Host {
+            arch,
+            calls,
+            cgroup,
+            user_namespaces: user,
+            namespaces,
+            own_proc,
+            cap_last_cap: last,
+            no_new_privs,
+            memory: Bytes(4096 * 1000),
+            ssh_config_files: ssh,
+            directories: sample::directories(&directories),
+            ..sample::host(level)
+        },
+    )
+}
+
+/// A setting with any need; `NoNewPrivileges` is never preferred, the parser refuses that.
+fn setting<T: std::fmt::Debug + Clone + 'static>(
+    line: u32,
+    value: impl Strategy<Value = T> + 'static,
+) -> BoxedStrategy<Option<Setting<T>>> {
+    let needs = prop_oneof![1 => Just(Need::Require), 2 => Just(Need::Prefer)];
+    of((needs, value))
+        .prop_map(move |set| set.and_then(|(need, value)| sample::setting(line, need, value)))
+        .boxed()
+}
+
+fn rules() -> impl Strategy<Value = Vec<CallRule>> {
+    let call = select(vec!["bpf", "reboot", "ustat", "ioctl"]);
+    let when = of((0_u8..6, any::<u32>()).prop_map(|(argument, equals)| Condition { argument, equals }));
+    let one = (call, when, select(Answer::ALL.to_vec())).prop_map(|(call, when, answer)| CallRule {
+        call: call.into(),
+        when,
+        answer,
+    });
+    prop::collection::vec(one, 1..5)
+}
+
+fn families() -> impl Strategy<Value = AddressFamilies> {
+    let list = prop::collection::vec(1_u32..46, 1..5);
+    (any::<bool>(), list).prop_map(|(only, list)| match only {
+        true => AddressFamilies::Only(list),
+        false => AddressFamilies::Except(list),
+    })
+}
+
+fn temporary_file_systems() -> impl Strategy<Value = Vec<TemporaryFileSystem>> {
+    select(vec!["/dev/shm", "/scratch"]).prop_map(|path| {
+        vec![TemporaryFileSystem {
+            path: path.into(),
+            flags: MountFlags::NOSUID,
+            options: "mode=1777".into(),
+        }]
+    })
+}
+
+pub(crate) fn profile() -> impl Strategy<Value = Profile> {
+    let memory = prop_oneof![
+        any::<u64>().prop_map(|bytes| Memory::Bytes(bytes.max(1))),
+        (1_u8..=100).prop_map(Memory::Percent),
+        Just(Memory::Infinity),
+    ];
+    let tasks = prop_oneof![
+        any::<u64>().prop_map(|count| Tasks::Count(count.max(1))),
+        (1_u8..=100).prop_map(Tasks::Percent),
+        Just(Tasks::Infinity),
+    ];
+    let protect_system = select(vec![ProtectSystem::Yes, ProtectSystem::Full]);
+    let protect_proc = select(vec![ProtectProc::Invisible, ProtectProc::Default]);
+    let keyring = select(vec![KeyringMode::Private, KeyringMode::Inherit]);
+    let no_new_privileges =
+        any::<bool>().prop_map(|set| if set { sample::setting(10, Need::Require, ()) } else { None });
+    let job = (setting(1, memory), setting(2, tasks));
+    let view = (setting(3, protect_system), setting(4, Just(())), setting(5, temporary_file_systems()));
+    let processes = (
+        setting(6, Just(())),
+        setting(7, protect_proc),
+        setting(8, Just(())),
+        setting(9, keyring),
+        no_new_privileges,
+    );
+    let calls = (setting(11, rules()), setting(12, Just(())), setting(13, families()));
+    (job, view, processes, calls).prop_map(|(job, view, processes, calls)| Profile {
+        name: "any".into(),
+        description: "any".into(),
+        settings: Settings {
+            memory_max: job.0,
+            tasks_max: job.1,
+            protect_system: view.0,
+            private_tmp: view.1,
+            temporary_file_system: view.2,
+            private_pids: processes.0,
+            protect_proc: processes.1,
+            private_ipc: processes.2,
+            keyring_mode: processes.3,
+            no_new_privileges: processes.4,
+            system_call_filter: calls.0,
+            system_call_architectures: calls.1,
+            restrict_address_families: calls.2,
+        },
+    })
+}

@@ -1,0 +1,6 @@
+//! The planner and the checker, for hosts and profiles of every kind. Pure: no privilege, no kernel.
+
+mod any;
+mod checker;
+mod planner;
+mod sample;
