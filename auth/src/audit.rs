@@ -53,7 +53,12 @@ impl Audit {
     }
 
     /// Writes one line.
-    pub(crate) fn line(&self, priority: Priority, event: &str, fields: &[(&str, Value)]) -> anyhow::Result<()> {
+    pub(crate) fn line(
+        &self,
+        priority: Priority,
+        event: &str,
+        fields: &[(&str, Value)],
+    ) -> anyhow::Result<()> {
         let mut object = Map::new();
         object.insert("event".into(), event.into());
         object.extend(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));

@@ -72,8 +72,12 @@ pub fn run() -> ExitCode {
         let level = jacamar_sandbox::level()?;
         by_a_person(level)?;
         match cli.command {
-            Command::Exec(exec) => crate::exec::exec(&own, level, &exec.user, &exec.profile, exec.pty, &exec.command),
-            Command::Explain(explain) => crate::exec::explain(level, &explain.user, &explain.profile, explain.json),
+            Command::Exec(exec) => {
+                crate::exec::exec(&own, level, &exec.user, &exec.profile, exec.pty, &exec.command)
+            }
+            Command::Explain(explain) => {
+                crate::exec::explain(level, &explain.user, &explain.profile, explain.json)
+            }
         }
     });
     match result {

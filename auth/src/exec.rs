@@ -24,7 +24,8 @@ pub(crate) fn exec(
     command: &[OsString],
 ) -> anyhow::Result<u8> {
     let session = session(level, user, profile)?;
-    let words = Words::new(command, environment(&session.grant.account, terminal)).context("the command cannot be passed on")?;
+    let words = Words::new(command, environment(&session.grant.account, terminal))
+        .context("the command cannot be passed on")?;
     Ok(session.run(own, words, terminal)?)
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use jacamar_plan::{Account, Directories, Grant, Host, Job, Level, Outcome, Profile, Site, Stage};
 use jacamar_sandbox::{Collect, Command, Own, Stdio, Stream, Terms, Watch};
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::pipe2;
 
 /// Nobody else's account: as the runner's it could write files of the runner, as `nobody` others could trace it.
@@ -42,7 +44,12 @@ pub(crate) struct Task<'a> {
 }
 
 impl<'a> Helpers<'a> {
-    pub(crate) fn new(own: &'a Own, host: &'a Host, program: &'a Path, job_id: &'a str) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        own: &'a Own,
+        host: &'a Host,
+        program: &'a Path,
+        job_id: &'a str,
+    ) -> anyhow::Result<Self> {
         let account = match host.level {
             // At user level all run as the caller.
             Level::User => jacamar_site::accounts::current()?,
@@ -73,7 +80,8 @@ impl<'a> Helpers<'a> {
 
     fn run_inner(&self, task: Task<'_>) -> anyhow::Result<Vec<u8>> {
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).context("could not make a pipe")?;
-        let messages = std::io::stderr().as_fd().try_clone_to_owned().context("could not pass descriptor 2 on")?;
+        let messages =
+            std::io::stderr().as_fd().try_clone_to_owned().context("could not pass descriptor 2 on")?;
         let mut descriptors = vec![task.request, write_end, messages];
         descriptors.extend(task.more);
         let path = CString::new(self.program.as_os_str().as_encoded_bytes())?;
@@ -84,12 +92,14 @@ impl<'a> Helpers<'a> {
             environment: vec![CString::new("PATH=/usr/bin:/bin")?],
             stdio: Stdio::Descriptors(descriptors),
         };
-        let grant = Grant { account: self.account.clone(), claims_digest: String::new(), rule: "own process".into() };
+        let grant =
+            Grant { account: self.account.clone(), claims_digest: String::new(), rule: "own process".into() };
         // It has no directories of its own, and ssh is not its business.
         let host = Host { ssh_config_files: false, ..self.host.clone() };
         let unused = || "/".to_owned();
         let directories = Directories { tmp: unused(), var_tmp: unused(), ssh_config: unused() };
-        let job = Job { id: format!("{}-{}", self.job_id, task.word), directories, working_directory: unused() };
+        let job =
+            Job { id: format!("{}-{}", self.job_id, task.word), directories, working_directory: unused() };
         let terms = Terms {
             grant: &grant,
             profile: task.profile,
@@ -114,7 +124,9 @@ impl<'a> Helpers<'a> {
             Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) if ended.terminated => {
                 bail!("it did not answer within {} s, or said too much", task.time_limit.as_secs())
             }
-            Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) if !answer.is_empty() => Ok(answer),
+            Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) if !answer.is_empty() => {
+                Ok(answer)
+            }
             Outcome::Exited(code) => bail!("it ended with exit code {code} and no answer"),
             Outcome::Signalled(signal) => bail!("signal {signal} ended it"),
             Outcome::Refused(refusal) => Err(refusal.into()),
@@ -124,16 +136,22 @@ impl<'a> Helpers<'a> {
 
 /// A sealed memfd with these bytes, at its beginning: nobody can change what was handed over.
 pub(crate) fn sealed(parts: &[&[u8]]) -> anyhow::Result<OwnedFd> {
-    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    let memfd = memfd_create(c"jacamar", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
-        .context("could not make a memfd")?;
-    let mut file = File::from(memfd);
+    memfd(parts, SealFlag::F_SEAL_WRITE).map(OwnedFd::from)
+}
+
+/// A memfd of so many zero bytes, for an answer of fixed length: it can be written and neither grow nor shrink.
+pub(crate) fn blank(length: usize) -> anyhow::Result<File> {
+    memfd(&[&vec![0; length]], SealFlag::empty())
+}
+
+fn memfd(parts: &[&[u8]], more_seals: SealFlag) -> anyhow::Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"jacamar", flags).context("could not make a memfd")?);
     for part in parts {
-        std::io::Write::write_all(&mut file, part).context("could not fill a memfd")?;
+        file.write_all(part).context("could not fill a memfd")?;
     }
-    std::io::Seek::rewind(&mut file).context("could not rewind a memfd")?;
-    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    file.rewind().context("could not rewind a memfd")?;
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | more_seals;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("could not seal a memfd")?;
-    Ok(file.into())
+    Ok(file)
 }

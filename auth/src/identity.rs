@@ -89,15 +89,16 @@ fn verify(
         word: "verify",
         profile: &profile,
         request: sealed(&[&frame::encode(request)?])?,
-        more: vec![open_response(response)?, sealed(&[keys])?],
+        more: vec![read_response(response)?, sealed(&[keys])?],
         time_limit: VERIFY_LIMIT,
         answer_max_bytes: frame::HEADER_BYTES + frame::PAYLOAD_MAX_BYTES,
     })?;
     VerifyAnswer::decode(&answer).context("the answer of jacamar verify cannot be read")
 }
 
-/// Opened here, because it lies in the runner's private directory; parsed there.
-fn open_response(path: &Path) -> anyhow::Result<OwnedFd> {
+/// Read here, because it lies in the runner's private directory; parsed there. One byte more than `verify` takes is
+/// enough for it to say "too large".
+fn read_response(path: &Path) -> anyhow::Result<OwnedFd> {
     let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
     let file = OpenOptions::new()
         .read(true)
@@ -108,10 +109,19 @@ fn open_response(path: &Path) -> anyhow::Result<OwnedFd> {
     if !metadata.is_file() {
         bail!("the runner's response file {} is no regular file", path.display());
     }
-    Ok(file.into())
+    let mut text = Vec::new();
+    let limit = verify::RESPONSE_MAX_BYTES as u64 + 1;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, limit), &mut text)
+        .with_context(|| format!("could not read {}", path.display()))?;
+    sealed(&[&text])
 }
 
-fn fetch(helpers: &Helpers<'_>, settings: &Settings, trust: Trust, cache: &KeyCache) -> Result<Vec<u8>, StageError> {
+fn fetch(
+    helpers: &Helpers<'_>,
+    settings: &Settings,
+    trust: Trust,
+    cache: &KeyCache,
+) -> Result<Vec<u8>, StageError> {
     let server = &settings.general.gitlab_server;
     let request = KeysRequest {
         url: format!("{}/oauth/discovery/keys", server.as_str()),

@@ -70,7 +70,8 @@ pub(crate) fn directories(question: &Question<'_>) -> Result<Resolved, StageErro
 
 fn ask(question: &Question<'_>, request: &ResolveRequest) -> Result<Vec<u8>, StageError> {
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).context("could not make a pipe")?;
-    let messages = std::io::stderr().as_fd().try_clone_to_owned().context("could not pass descriptor 2 on")?;
+    let messages =
+        std::io::stderr().as_fd().try_clone_to_owned().context("could not pass descriptor 2 on")?;
     let path = CString::new(question.program.as_os_str().as_encoded_bytes()).map_err(anyhow::Error::from)?;
     let frame = frame::encode(request).map_err(anyhow::Error::from)?;
     let command = Command {
@@ -84,7 +85,8 @@ fn ask(question: &Question<'_>, request: &ResolveRequest) -> Result<Vec<u8>, Sta
     let mut profile = question.profile.clone();
     profile.settings.private_tmp = None;
     let host = Host { ssh_config_files: false, ..question.host.clone() };
-    let job = Job { id: question.job_id.to_owned(), directories: no_directories(), working_directory: "/".into() };
+    let job =
+        Job { id: question.job_id.to_owned(), directories: no_directories(), working_directory: "/".into() };
     let terms = Terms {
         grant: question.grant,
         profile: &profile,

@@ -76,7 +76,9 @@ pub(crate) fn stage(own: &Own, invocation: Invocation) -> u8 {
     let stage = invocation.call.stage();
     let mut contact = String::new();
     let result = match invocation.call {
-        Call::Config { configuration } => config::config(own, &environment, configuration.as_deref(), &mut contact),
+        Call::Config { configuration } => {
+            config::config(own, &environment, configuration.as_deref(), &mut contact)
+        }
         Call::Prepare => prepare::prepare(own, &environment, &mut contact),
         Call::Run { script, sub_stage } => run::run(own, &environment, &script, sub_stage, &mut contact),
         Call::Cleanup { .. } => cleanup::cleanup(own, &environment),

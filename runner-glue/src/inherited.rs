@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use jacamar_contract::frame::{self, HEADER_BYTES, PAYLOAD_MAX_BYTES, Payload};
 use nix::errno::Errno;
@@ -86,17 +86,12 @@ impl Inherited {
     /// Our own descriptor of the same file or pipe.
     fn open(self) -> Result<OwnedFd, InheritedError> {
         let Self { number, name } = self;
-        if number == 0 {
-            return nix::unistd::dup(std::io::stdin().as_fd()).map_err(|errno| self.not_opened(errno));
+        let fd = jacamar_kernel::inherited(number).map_err(|errno| self.not_opened(errno))?;
+        let stat = fstat(&fd).map_err(|errno| self.not_opened(errno))?;
+        match kind(&stat) {
+            Kind::Other(found) => Err(InheritedError::Kind { number, name, found }),
+            Kind::File | Kind::Pipe => Ok(fd),
         }
-        // Asked before it is opened: opening a device may act, opening a socket fails without saying why.
-        let path = format!("/proc/self/fd/{number}");
-        let stat = nix::sys::stat::stat(path.as_str()).map_err(|errno| self.not_opened(errno))?;
-        if let Kind::Other(found) = kind(&stat) {
-            return Err(InheritedError::Kind { number, name, found });
-        }
-        let file = File::open(path);
-        file.map(OwnedFd::from).map_err(|source| InheritedError::Read { number, name, source })
     }
 
     fn not_opened(self, errno: Errno) -> InheritedError {

@@ -139,7 +139,7 @@ fn request(container: &[u8], command: StageCommand) -> anyhow::Result<(StageRequ
         ) => false,
     };
     if !fits {
-        bail!("the request on descriptor 0 is one for stage {}", request.stage);
+        bail!("descriptor 0 is a request for another command (stage {})", request.stage);
     }
     Ok((request, script))
 }

@@ -87,3 +87,8 @@ fn judge(request: &VerifyRequest, response: &[u8], keys: &[u8], now_s: u64) -> R
         cause: invalid.problem.to_string(),
     })
 }
+
+/// Whether these bytes can only be read as an object: serde takes a list for a structure as well.
+fn is_object(json: &[u8]) -> bool {
+    json.trim_ascii_start().first() == Some(&b'{')
+}

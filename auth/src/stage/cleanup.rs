@@ -67,10 +67,8 @@ fn finish(job: OpenJob, jobs: &Jobs, level: Level, state: &std::path::Path) -> R
     let lock = job.lock(END_WITHIN)?;
     directories(&job).remove().context("could not remove the job's directories")?;
     let audit = Audit::open(&record.audit, state)?;
-    let fields = [
-        ("job_id", record.project.job_id.into()),
-        ("account", record.grant.account.name.clone().into()),
-    ];
+    let fields =
+        [("job_id", record.project.job_id.into()), ("account", record.grant.account.name.clone().into())];
     job.remove(jobs)?;
     drop(lock);
     audit.line(Priority::Info, "cleanup", &fields)?;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use jacamar_authorize::{AccountFacts, AccountName, FoundAccount, HostAccounts, Lookup, Nologin, Policy, authorize};
+use jacamar_authorize::{
+    AccountFacts, AccountName, FoundAccount, HostAccounts, Lookup, Nologin, Policy, authorize,
+};
 use jacamar_contract::claims::Claims;
 use jacamar_contract::config_json::{ConfigAnswer, Hostname, RunnerDirectory};
 use jacamar_contract::environment::{RecordName, RunnerEnvironment};
@@ -57,15 +59,18 @@ pub(super) fn config(
         token: &settings.general.jwt_env_variable,
         value_max_bytes: usize::try_from(settings.auth.max_env_chars).unwrap_or(usize::MAX),
     };
-    let decided = JobVariables::read(std::env::vars_os(), names).map_err(StageError::Refused).and_then(|variables| {
-        let response = environment.response_file.as_deref();
-        let response = response.ok_or_else(|| {
-            StageError::Broken(anyhow!("JOB_RESPONSE_FILE is not set: GitLab Runner 14.1 or newer is needed"))
-        })?;
-        let claims = identity::claims(&helpers, &settings, &state, response, trust)?;
-        let grant = grant(&claims, &settings, level, helpers.uid())?;
-        Ok((variables, claims, grant))
-    });
+    let decided =
+        JobVariables::read(std::env::vars_os(), names).map_err(StageError::Refused).and_then(|variables| {
+            let response = environment.response_file.as_deref();
+            let response = response.ok_or_else(|| {
+                StageError::Broken(anyhow!(
+                    "JOB_RESPONSE_FILE is not set: GitLab Runner 14.1 or newer is needed"
+                ))
+            })?;
+            let claims = identity::claims(&helpers, &settings, &state, response, trust)?;
+            let grant = grant(&claims, &settings, level, helpers.uid())?;
+            Ok((variables, claims, grant))
+        });
     let (variables, claims, grant) = match decided {
         Ok(decided) => decided,
         Err(error) => return Err(record_refusal(&audit, error)),
@@ -239,7 +244,10 @@ fn grant(claims: &Claims, settings: &Settings, level: Level, helper_uid: u32) ->
                     GroupName::Unnamed => {}
                     // A group that is silently missing would slip past a block list.
                     GroupName::Failed(cause) if lists_groups(settings) => {
-                        return Err(StageError::Broken(anyhow!("could not name group {}: {cause}", group.gid)));
+                        return Err(StageError::Broken(anyhow!(
+                            "could not name group {}: {cause}",
+                            group.gid
+                        )));
                     }
                     GroupName::Failed(_) => {}
                 }
@@ -251,7 +259,10 @@ fn grant(claims: &Claims, settings: &Settings, level: Level, helper_uid: u32) ->
     let facts = AccountFacts {
         lookup,
         nologin: nologin.map(|nologin| Nologin { path: nologin.path, text: nologin.text }),
-        host: HostAccounts { runner: accounts::current().map_err(anyhow::Error::from)?, own_uids: own_uids(level, helper_uid) },
+        host: HostAccounts {
+            runner: accounts::current().map_err(anyhow::Error::from)?,
+            own_uids: own_uids(level, helper_uid),
+        },
     };
     authorize(claims, &policy(settings), &facts).map_err(StageError::Refused)
 }
@@ -288,13 +299,18 @@ fn policy(settings: &Settings) -> Policy {
     }
 }
 
-fn shell(settings: &Settings, profile: jacamar_contract::stage_request::ProfileMode) -> anyhow::Result<ShellSettings> {
+fn shell(
+    settings: &Settings,
+    profile: jacamar_contract::stage_request::ProfileMode,
+) -> anyhow::Result<ShellSettings> {
     let mut environment = Vec::new();
     for pair in &settings.general.user_bash_env {
-        let (name, value) = pair.split_once('=').with_context(|| format!("user_bash_env: {pair:?} is no NAME=value"))?;
+        let (name, value) =
+            pair.split_once('=').with_context(|| format!("user_bash_env: {pair:?} is no NAME=value"))?;
         environment.push((name.to_owned(), value.to_owned()));
     }
-    let path = settings.general.shell_path.as_ref().map_or("/bin/bash", config::AbsolutePath::as_str).to_owned();
+    let path =
+        settings.general.shell_path.as_ref().map_or("/bin/bash", config::AbsolutePath::as_str).to_owned();
     // Profile scripts of a site can see that it is us.
     environment.push(("JACAMAR_CI_SHELL".into(), path.clone()));
     Ok(ShellSettings { path, environment, profile })
@@ -321,9 +337,11 @@ fn record_refusal(audit: &Audit, error: StageError) -> StageError {
                 ("cause", refusal.cause.clone().into()),
             ],
         ),
-        StageError::Broken(cause) => {
-            audit.line(Priority::Error, "broken", &[("stage", "config".into()), ("cause", format!("{cause:#}").into())])
-        }
+        StageError::Broken(cause) => audit.line(
+            Priority::Error,
+            "broken",
+            &[("stage", "config".into()), ("cause", format!("{cause:#}").into())],
+        ),
     };
     match line {
         Ok(()) => error,

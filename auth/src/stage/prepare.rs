@@ -41,7 +41,9 @@ pub(super) fn prepare(
         && level != Level::Root
         && let Some(path) = host.directories.get("/etc/ssh/ssh_config.d")
     {
-        directories.copy_ssh_config(std::path::Path::new(path)).context("could not copy ssh's configuration")?;
+        directories
+            .copy_ssh_config(std::path::Path::new(path))
+            .context("could not copy ssh's configuration")?;
     }
     let done = run_as_user(own, &job, &host, &request(record, Stage::Prepare, &[]), &[])?;
     let audit = Audit::open(&record.audit, &state)?;

@@ -1,7 +1,8 @@
 //! What `prepare`, `run` and `cleanup` have in common: the record, and `jacamar STAGE` as the user.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use jacamar_contract::stage_request::{DirectoryMode, StageRequest};
 use jacamar_plan::{Host, Job, Level, Stage};
 use jacamar_record::{Jobs, OpenJob, ProcessId, Record, Running, boot_id};
 use jacamar_sandbox::{
-    Collect, Command, Ended, JobDirectories, Output, Own, Stdio, Stream, Terms, Watch, named_directories,
+    Command, Ended, JobDirectories, Output, Own, Stdio, Stream, Terms, Watch, named_directories,
 };
 use nix::fcntl::OFlag;
 use nix::unistd::{getppid, pipe2};
 
-use crate::helper::sealed;
+use crate::helper::{blank, sealed};
 use crate::stage::StageError;
 
 /// State directory at this level.
@@ -110,7 +111,9 @@ pub(crate) fn run_as_user(
     let stage = &request.stage;
     let container = sealed(&[&frame::encode(request).map_err(anyhow::Error::from)?, script])?;
     let pipe = || pipe2(OFlag::O_CLOEXEC).context("could not make a pipe");
-    let (output, errors, reports) = (pipe()?, pipe()?, pipe()?);
+    let (output, errors) = (pipe()?, pipe()?);
+    let mut reported = blank(stage_report::REPORT_BYTES)?;
+    let report = reported.try_clone().context("could not copy a descriptor")?.into();
     let program = CString::new(record.jacamar_path.as_str()).map_err(anyhow::Error::from)?;
     let word = match stage {
         Stage::Config => c"resolve",
@@ -122,40 +125,48 @@ pub(crate) fn run_as_user(
         paths: vec![program.clone()],
         arguments: vec![program, word.to_owned()],
         environment: Vec::new(),
-        stdio: Stdio::Descriptors(vec![container, output.1, errors.1, reports.1]),
+        stdio: Stdio::Descriptors(vec![container, output.1, errors.1, report]),
     };
     let plan_job = Job {
         id: job.name().to_owned(),
         directories: directories(job).paths().map_err(anyhow::Error::from)?,
         working_directory: "/".into(),
     };
-    let terms =
-        Terms { grant: &record.grant, profile: &record.profile, site: &record.site, host, job: &plan_job, stage };
+    let terms = Terms {
+        grant: &record.grant,
+        profile: &record.profile,
+        site: &record.site,
+        host,
+        job: &plan_job,
+        stage,
+    };
     let parent = runner()?;
     let supervisor = terms.start(command, own)?;
     let running = Running { supervisor: identify(nix::unistd::getpid())?, init: identify(supervisor.pid())? };
     job.set_running(&running)?;
 
     let ours = |fd: std::io::Result<OwnedFd>| fd.context("could not copy our own descriptor");
-    let streams = Both {
-        output: Output::new(vec![
-            (output.0, ours(std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned())?),
-            (errors.0, ours(std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned())?),
-        ])
-        .context("could not copy the job's output")?,
-        report: Collect::new(reports.0, stage_report::REPORT_BYTES).context("could not read its report")?,
-    };
+    let output = Output::new(vec![
+        (output.0, ours(std::io::stdout().as_fd().try_clone_to_owned())?),
+        (errors.0, ours(std::io::stderr().as_fd().try_clone_to_owned())?),
+    ])
+    .context("could not copy the job's output")?;
     let watch = Watch {
         kill_timeout: Duration::from_millis(record.kill_timeout_ms),
         parent,
-        stream: Some(&streams as &dyn Stream),
+        stream: Some(&output as &dyn Stream),
         time_limit: None,
         last_stage: false,
     };
     let ended = supervisor.wait(own, &watch).map_err(anyhow::Error::from)?;
     job.clear_running()?;
     // The user's word, believed only where the exit code agrees; a report that cannot be read is none.
-    let report = frame::decode::<StageReport>(&streams.report.into_bytes()).ok();
+    let mut report = Vec::new();
+    reported
+        .rewind()
+        .and_then(|()| reported.read_to_end(&mut report))
+        .context("could not read the report")?;
+    let report = frame::decode::<StageReport>(&report).ok();
     Ok(UserSide { ended, report })
 }
 
@@ -179,30 +190,4 @@ fn runner() -> anyhow::Result<Option<OwnedFd>> {
 /// Host facts of now: mounts and control groups change between stages, what the kernel can do does not.
 pub(crate) fn host(record: &Record) -> anyhow::Result<Host> {
     Ok(jacamar_sandbox::probe_again(&record.host_facts, &named_directories(&record.profile))?)
-}
-
-/// Output and report at once.
-struct Both {
-    output: Output,
-    report: Collect,
-}
-
-impl Stream for Both {
-    fn poll_fds(&self) -> Vec<nix::poll::PollFd<'_>> {
-        let mut fds = self.report.poll_fds();
-        fds.extend(self.output.poll_fds());
-        fds
-    }
-
-    fn copy(&self, ready: &[bool]) -> Result<(), jacamar_kernel::Errno> {
-        let of_report = self.report.poll_fds().len();
-        let (report, output) = ready.split_at_checked(of_report).unwrap_or((&[], &[]));
-        self.report.copy(report)?;
-        self.output.copy(output)
-    }
-
-    fn drain(&self) -> Result<(), jacamar_kernel::Errno> {
-        self.report.drain()?;
-        self.output.drain()
-    }
 }

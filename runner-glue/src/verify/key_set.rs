@@ -5,6 +5,7 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::is_object;
 use super::token::Token;
 
 /// A key set. A key of a kind that we do not know does not make the others unreadable.
@@ -27,7 +28,7 @@ struct Key {
 impl KeySet {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, VerifyRefused> {
         let unreadable = || VerifyRefused::new(VerifyRule::KeysUnreadable, "key set");
-        if bytes.trim_ascii_start().first() != Some(&b'{') {
+        if !is_object(bytes) {
             return Err(unreadable());
         }
         serde_json::from_slice(bytes).map_err(|_| unreadable())

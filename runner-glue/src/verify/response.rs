@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use super::is_object;
+
 /// What is taken from the file. Every other key is skipped.
 #[derive(Deserialize)]
 pub(super) struct Response<'a> {
@@ -57,8 +59,7 @@ impl<'a> Response<'a> {
             object: "response file".to_owned(),
             cause: format!("{}: {cause}", VerifyRule::ResponseUnreadable.cause()),
         };
-        // serde takes a list for a structure as well.
-        if bytes.trim_ascii_start().first() != Some(&b'{') {
+        if !is_object(bytes) {
             return Err(unreadable("it does not begin with {".to_owned()));
         }
         serde_json::from_slice(bytes).map_err(|error| {

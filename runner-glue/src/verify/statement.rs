@@ -8,6 +8,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 
+use super::is_object;
 use super::response::Response;
 use crate::answer::reason;
 
@@ -47,8 +48,7 @@ pub(super) struct Statement {
 impl Statement {
     pub(super) fn parse(payload: &[u8], variable: &str) -> Result<Self, VerifyRefused> {
         let refused = |rule| VerifyRefused::new(rule, format!("token {variable}"));
-        // serde takes a list for a structure as well.
-        if payload.trim_ascii_start().first() != Some(&b'{') {
+        if !is_object(payload) {
             return Err(refused(VerifyRule::Malformed));
         }
         let mut json = serde_json::Deserializer::from_slice(payload);
@@ -195,9 +195,20 @@ impl<'de> Deserialize<'de> for Id {
 
 /// `"true"` or `"false"`, as text.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 enum YesOrNo {
-    #[serde(rename = "true")]
     Yes,
-    #[serde(rename = "false")]
     No,
+}
+
+impl TryFrom<String> for YesOrNo {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "true" => Ok(Self::Yes),
+            "false" => Ok(Self::No),
+            _ => Err("neither true nor false"),
+        }
+    }
 }

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
+use super::is_object;
+
 /// A token of which the header alone was read.
 pub(super) struct Token<'a> {
     /// Header and payload with the point between: what is signed.
@@ -45,7 +47,7 @@ impl<'a> Token<'a> {
         if payload.contains('.') {
             return Err(malformed());
         }
-        let header = decode(header).ok_or_else(malformed)?;
+        let header = decode(header).filter(|header| is_object(header)).ok_or_else(malformed)?;
         let Header { alg, kid, crit } = serde_json::from_slice(&header).map_err(|_| malformed())?;
         if alg != ALGORITHM {
             return Err(refused(VerifyRule::Algorithm));

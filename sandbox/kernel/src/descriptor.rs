@@ -177,6 +177,22 @@ pub fn close_copy(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_close, fd.as_raw_fd()) }).map(drop)
 }
 
+/// A duplicate, closed on exec, of a descriptor that our starter left open under this number. The number itself stays
+/// open, and is closed on exec from now on.
+///
+/// # Errors
+/// EBADF if there is none.
+pub fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    if number < 0 {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: borrowed for two calls of fcntl(2), which answer EBADF if it is not open; nothing is read or closed.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let duplicate = duplicate_above(fd, 3)?;
+    close_on_exec(fd)?;
+    Ok(duplicate)
+}
+
 /// `F_DUPFD_CLOEXEC`, fcntl(2): a duplicate with a number of at least `least`.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ pub use capability::{Capabilities, ambient_clear, bounding_drop, bounding_has, c
 pub use clone::{clone, clone_into};
 pub use descriptor::{
     FdPath, STANDARD_INPUT, close_all_but, close_copy, close_on_exec, duplicate_above, duplicate_to,
-    open_directory, open_file_or_directory, set_nonblocking,
+    inherited, open_directory, open_file_or_directory, set_nonblocking,
 };
 pub use exec::{Image, exit_now};
 pub use identity::{IDS_MAX, get_groups, set_groups, set_resgid, set_resuid, set_uid};

@@ -135,6 +135,7 @@ impl Planner<'_> {
                 let at = mounts.len().saturating_sub(usize::from(pid));
                 let source = job.directories.ssh_config.clone();
                 mounts.insert(at, Mount::Bind { source, target, recursive: false });
+                namespaces.mount = true;
             }
         }
         // In a user namespace a setuid bit has no effect anyway.

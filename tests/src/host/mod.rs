@@ -13,6 +13,7 @@
 //! ```
 
 mod accounts;
+mod control_group;
 mod furnish;
 pub mod newer_calls;
 mod place;
@@ -30,6 +31,7 @@ use anyhow::{Context, Result, bail};
 pub use jacamar_plan::Level;
 
 pub use accounts::{Account, Accounts, CI1, CI2, KEEPER, RUNNER, SharedGroup, VERIFY};
+pub use control_group::ControlGroup;
 pub use furnish::Variation;
 pub use place::{LEVELS, Place, Start, Surroundings};
 pub use processes::{Process, alive, marked, of_namespace, wait_gone, with_descendants};

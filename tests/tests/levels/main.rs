@@ -4,6 +4,7 @@
 //! 4.18, under one that answers EPERM, and without cgroup v2. The host and its accounts are the testbed's.
 
 mod compat;
+mod delegated;
 mod ends;
 mod filter;
 mod identity;

@@ -7,6 +7,7 @@ mod exit_codes;
 mod life;
 mod order;
 mod recordings;
+mod scenario;
 mod scripts;
 mod support;
 mod whole_job;

@@ -287,3 +287,18 @@ fn our_own_no_new_privs_is_told_where_setuid_helpers_are_allowed() {
     let plan = planned(&host, &profile).expect("a plan");
     assert!(plan.without.iter().any(|without| without.what == "setuid helpers"));
 }
+
+#[test]
+fn the_copy_for_ssh_is_never_mounted_on_the_host() {
+    let mut profile = sample::profile();
+    profile.settings = jacamar_plan::Settings {
+        private_ipc: profile.settings.private_ipc,
+        no_new_privileges: profile.settings.no_new_privileges,
+        ..jacamar_plan::Settings::default()
+    };
+    let mut host = sample::host(Level::User);
+    host.directories.remove("/dev/mqueue");
+    let plan = planned(&host, &profile).expect("a plan");
+    assert_eq!(plan.view.mounts.len(), 1);
+    assert!(check(plan, &Site::default()).is_ok(), "an ipc namespace alone is not enough for it");
+}

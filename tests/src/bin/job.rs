@@ -1,0 +1,195 @@
+//! A whole job on the built host: GitLab stand-in, runner stand-in and the installed driver, in one process.
+//!
+//! `job [--show]` reads a wish as JSON from standard input and prints the result as JSON, or with `--show` the job log as
+//! a CI user sees it. Runs inside the namespace that `testbed-host` makes.
+#![forbid(unsafe_code)]
+
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use testbed::gitlab::{File, GitLab, IdToken, KeySet, Spoil};
+use testbed::host::{BIN, PREFIX};
+use testbed::runner::{JobResult, Pauses, Runner, State};
+
+/// What is wished for; everything has a default.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wish {
+    /// GitLab login of who triggered the job.
+    user: String,
+    /// `[sandbox] profile`
+    profile: Option<String>,
+    /// Lines of `[general]`, `[auth]` and `[sandbox]` besides.
+    general: String,
+    auth: String,
+    sandbox: String,
+    /// A repository of this machine; else a small one is made.
+    import: Option<PathBuf>,
+    script: Vec<String>,
+    after_script: Vec<String>,
+    variables: Vec<(String, String)>,
+    artifacts: Vec<String>,
+    /// What is wrong with the token: a word of `spoil`, or `none`: no token at all.
+    spoil: Option<String>,
+    /// Seconds that the server needs for its keys, or -1: it refuses.
+    keys_delay_s: i64,
+    /// SIGTERM comes so long, in seconds, before SIGKILL.
+    graceful_kill_timeout: u64,
+    /// The job is cancelled when this text is in its log.
+    cancel_at: Option<String>,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self {
+            user: "ci1".into(),
+            profile: Some("default".into()),
+            general: String::new(),
+            auth: String::new(),
+            sandbox: String::new(),
+            import: None,
+            script: vec!["true".into()],
+            after_script: Vec::new(),
+            variables: Vec::new(),
+            artifacts: Vec::new(),
+            spoil: None,
+            keys_delay_s: 0,
+            graceful_kill_timeout: 20,
+            cancel_at: None,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let show = std::env::args().nth(1).as_deref() == Some("--show");
+    match run(show) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("job: {error:#}");
+            ExitCode::from(125)
+        }
+    }
+}
+
+fn run(show: bool) -> Result<bool> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("could not read the wish")?;
+    let wish: Wish = if text.trim().is_empty() { Wish::default() } else { serde_json::from_str(&text)? };
+    let gitlab = GitLab::start()?;
+    match wish.keys_delay_s {
+        0 => {}
+        seconds @ 1.. => gitlab.set_key_set(KeySet::Slow(Duration::from_secs(seconds.unsigned_abs()))),
+        _ => gitlab.set_key_set(KeySet::HangUp),
+    }
+    configure(&wish, &gitlab)?;
+    let result = job(&wish, &gitlab)?;
+    let good = result.state == Some(State::Success);
+    if show {
+        print!("{}", result.plain_log());
+        for upload in gitlab.uploads() {
+            println!("artifact received by GitLab: {} ({} bytes)", upload.file_name, upload.bytes.len());
+        }
+    } else {
+        println!("{}", serde_json::to_string(&result)?);
+    }
+    Ok(good)
+}
+
+/// The site's configuration, and the helper in the login shell's PATH.
+fn configure(wish: &Wish, gitlab: &GitLab) -> Result<()> {
+    let url = gitlab.url();
+    let profile = wish.profile.as_ref().map(|name| format!("profile = \"{name}\"\n")).unwrap_or_default();
+    let Wish { general, auth, sandbox, .. } = wish;
+    let text = format!(
+        "[general]\nexecutor = \"shell\"\ndata_dir = \"$HOME\"\ngitlab_server = \"{url}\"\n\
+         jwt_env_variable = \"SITE_ID_TOKEN\"\nsupport_contact = \"support@hpc.example.com\"\n{general}\n\
+         [auth]\ndownscope = \"setuid\"\njwt_required_aud = \"{url}\"\n{auth}\n\
+         [auth.logging]\nlocation = \"/var/lib/jacamar/audit.jsonl\"\n\
+         [sandbox]\n{profile}{sandbox}\n"
+    );
+    write("/etc/jacamar/config.toml", &text, 0o600)?;
+    std::fs::create_dir_all("/etc/profile.d").context("could not make /etc/profile.d")?;
+    write("/etc/profile.d/testbed.sh", &format!("PATH={BIN}:$PATH\n"), 0o644)
+}
+
+fn write(path: &str, text: &str, mode: u32) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("could not write {path}"))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .with_context(|| format!("could not set the mode of {path}"))
+}
+
+fn job(wish: &Wish, gitlab: &GitLab) -> Result<JobResult> {
+    let repository = match &wish.import {
+        Some(path) => gitlab.import("group/proj", path)?,
+        None => {
+            let repository = gitlab.repository("group/proj")?;
+            repository.commit([File::from(("README", "hello\n"))], "First")?;
+            repository
+        }
+    };
+    let mut facts = gitlab.facts();
+    facts.project.path = repository.path().to_owned();
+    facts.sha = repository.head()?;
+    facts.user.login.clone_from(&wish.user);
+    facts.user.email = format!("{}@example.com", wish.user);
+    let mut builder = testbed::gitlab::JobBuilder::new(facts.clone());
+    builder = builder.script(wish.script.clone()).after_script(wish.after_script.clone());
+    for (name, value) in &wish.variables {
+        builder = builder.variable(name, value);
+    }
+    if !wish.artifacts.is_empty() {
+        builder = builder.artifact("result", wish.artifacts.clone(), "always");
+    }
+    builder = match wish.spoil.as_deref() {
+        Some("none") => builder,
+        Some(word) => {
+            let token = IdToken::new(&facts, gitlab.url()).spoil(spoil(word)?).sign()?;
+            builder.id_token_value("SITE_ID_TOKEN", token)
+        }
+        None => builder.id_token("SITE_ID_TOKEN", gitlab.url())?,
+    };
+    let job = gitlab.admit(builder);
+    let driver = format!("{PREFIX}/bin/jacamar-auth");
+    let config = format!(
+        "[[runners]]\nname = \"testbed\"\nurl = \"{}\"\nid = 3\ntoken = \"glrt-testbed\"\nexecutor = \"custom\"\n\
+         [runners.custom]\nconfig_exec = \"{driver}\"\n\
+         config_args = [\"config\", \"--configuration\", \"/etc/jacamar/config.toml\"]\n\
+         prepare_exec = \"{driver}\"\nprepare_args = [\"prepare\"]\nrun_exec = \"{driver}\"\nrun_args = [\"run\"]\n\
+         cleanup_exec = \"{driver}\"\n\
+         cleanup_args = [\"cleanup\", \"--configuration\", \"/etc/jacamar/config.toml\"]\n\
+         graceful_kill_timeout = {}\n",
+        gitlab.url(),
+        wish.graceful_kill_timeout,
+    );
+    let runner = Runner::from_text(&config)?
+        .temp_root(Path::new("/tmp"))
+        .pauses(Pauses { preparation: Duration::from_millis(100), ..Pauses::default() });
+    let running = runner.start(job)?;
+    if let Some(text) = &wish.cancel_at {
+        running.wait_for_log(text, Duration::from_secs(60))?;
+        running.cancel();
+    }
+    Ok(running.wait())
+}
+
+fn spoil(word: &str) -> Result<Spoil> {
+    Ok(match word {
+        "expired" => Spoil::Expired,
+        "not_yet_valid" => Spoil::NotYetValid,
+        "wrong_audience" => Spoil::WrongAudience,
+        "wrong_issuer" => Spoil::WrongIssuer,
+        "unknown_kid" => Spoil::UnknownKid,
+        "alg_none" => Spoil::AlgNone,
+        "hs256" => Spoil::Hs256WithPublicKey,
+        "foreign_key" => Spoil::ForeignKey,
+        "other_job" => Spoil::OtherJob,
+        "other_project" => Spoil::OtherProject,
+        other => bail!("no way to spoil a token is called {other}"),
+    })
+}
