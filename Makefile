@@ -29,6 +29,9 @@ lint: ## format and clippy
 test: ## everything that CI runs: packages, programs, format, lints, all tests, the virtual machine
 	@hack/test
 
+demo: ## a complete job, from token to exit code, and then its plan in words
+	@hack/demo
+
 bench: build ## exec against bare spawn and bubblewrap, as ratios of one run
 	@hack/bench
 

@@ -1,8 +1,7 @@
 //! What our starter left open for us: descriptors with fixed numbers, read to their end.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Seek};
 
 use jacamar_contract::frame::{self, HEADER_BYTES, PAYLOAD_MAX_BYTES, Payload};
 use nix::errno::Errno;
@@ -38,7 +37,9 @@ pub(crate) struct Inherited {
 pub(crate) enum InheritedError {
     #[error("descriptor {number} ({name}) is not open")]
     Closed { number: i32, name: &'static str },
-    #[error("descriptor {number} ({name}) is {found}, not a file or a pipe; `jacamar-auth` starts this command")]
+    #[error(
+        "descriptor {number} ({name}) is {found}, not a file or a pipe; `jacamar-auth` starts this command"
+    )]
     Kind { number: i32, name: &'static str, found: &'static str },
     #[error("descriptor {number} ({name}) has more than {max_bytes} bytes")]
     TooLarge { number: i32, name: &'static str, max_bytes: usize },
@@ -55,8 +56,9 @@ impl Inherited {
     pub(crate) fn read(self, max_bytes: usize) -> Result<Secret, InheritedError> {
         let Self { number, name } = self;
         let read = |source: io::Error| InheritedError::Read { number, name, source };
-        let file = File::from(self.open()?);
-        let stat = fstat(&file).map_err(|errno| read(errno.into()))?;
+        let fd = jacamar_kernel::inherited(number).map_err(|errno| self.not_opened(errno))?;
+        let stat = fstat(&fd).map_err(|errno| read(errno.into()))?;
+        let mut file = File::from(fd);
         let size = match kind(&stat) {
             Kind::File => Some(usize::try_from(stat.st_size).unwrap_or(usize::MAX)),
             Kind::Pipe => None,
@@ -64,6 +66,10 @@ impl Inherited {
         };
         if size.is_some_and(|size| size > max_bytes) {
             return Err(InheritedError::TooLarge { number, name, max_bytes });
+        }
+        if size.is_some() {
+            // The place in the file is shared with our starter, who may have read it too.
+            file.rewind().map_err(read)?;
         }
         // One allocation that never moves: growing would leave copies that nobody wipes.
         let limit = size.unwrap_or(max_bytes).saturating_add(1);
@@ -83,20 +89,9 @@ impl Inherited {
         frame::decode(bytes.as_bytes()).map_err(|source| InheritedError::Frame { number, name, source })
     }
 
-    /// Our own descriptor of the same file or pipe.
-    fn open(self) -> Result<OwnedFd, InheritedError> {
-        let Self { number, name } = self;
-        let fd = jacamar_kernel::inherited(number).map_err(|errno| self.not_opened(errno))?;
-        let stat = fstat(&fd).map_err(|errno| self.not_opened(errno))?;
-        match kind(&stat) {
-            Kind::Other(found) => Err(InheritedError::Kind { number, name, found }),
-            Kind::File | Kind::Pipe => Ok(fd),
-        }
-    }
-
     fn not_opened(self, errno: Errno) -> InheritedError {
         let Self { number, name } = self;
-        if errno == Errno::ENOENT || errno == Errno::EBADF {
+        if errno == Errno::EBADF {
             InheritedError::Closed { number, name }
         } else {
             InheritedError::Read { number, name, source: errno.into() }
@@ -123,5 +118,16 @@ pub(crate) fn kind(stat: &FileStat) -> Kind {
         SFlag::S_IFSOCK => Kind::Other("a socket"),
         SFlag::S_IFDIR => Kind::Other("a directory"),
         _ => Kind::Other("something else"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_shows_nothing() {
+        let secret = Secret(Zeroizing::new(b"eyJhbGciOi".to_vec()));
+        assert_eq!(format!("{secret:?} {:#?}", Some(&secret)), "Secret(..) Some(\n    Secret(..),\n)");
     }
 }

@@ -9,7 +9,6 @@ mod start;
 
 use std::path::Path;
 
-use anyhow::Context;
 use jacamar_contract::stage_report::{Reached, ShellEnd, StageReport, Taken, startup_refusal};
 use jacamar_contract::stage_request::{ProfileMode, StageRequest};
 use jacamar_plan::Refusal;
@@ -45,7 +44,15 @@ impl From<anyhow::Error> for ShellError {
     }
 }
 
-/// Runs a script and waits for its shell.
+/// A login begins in its home, and in `/` where that is not to be had: then with the reason.
+pub(crate) fn enter(home: &str) -> std::io::Result<Option<std::io::Error>> {
+    match std::env::set_current_dir(home) {
+        Ok(()) => Ok(None),
+        Err(reason) => std::env::set_current_dir("/").map(|()| Some(reason)),
+    }
+}
+
+/// Runs a script in our own working directory and waits for its shell.
 pub(crate) fn run(request: &StageRequest, feed: Feed, given: Given) -> Result<Ended, ShellError> {
     let mut signals = Signals::open()?;
     if signals.asked_to_end()? {
@@ -53,7 +60,6 @@ pub(crate) fn run(request: &StageRequest, feed: Feed, given: Given) -> Result<En
         let end = ShellEnd::Signalled(SIGTERM);
         return Ok(ended(request, StageReport { reached: Reached::StartupFiles, end }, Taken::Nothing, true));
     }
-    enter(&request.home).context("the root directory cannot be entered")?;
     let shell = Shell::start(request, &feed, given, &mut signals)?;
     let (end, announced) = shell.wait(&mut signals)?;
     let reached = if announced { Reached::Script } else { Reached::StartupFiles };
@@ -63,11 +69,6 @@ pub(crate) fn run(request: &StageRequest, feed: Feed, given: Given) -> Result<En
 
 const SIGTERM: u8 = 15;
 
-/// A login begins in its home, and in `/` where that is not to be had.
-fn enter(home: &str) -> std::io::Result<()> {
-    std::env::set_current_dir(home).or_else(|_| std::env::set_current_dir("/"))
-}
-
 fn ended(request: &StageRequest, report: StageReport, taken: Taken, asked: bool) -> Ended {
     let (mut refusal, mut notice) = (None, None);
     match (report.reached, report.end) {
@@ -76,7 +77,12 @@ fn ended(request: &StageRequest, report: StageReport, taken: Taken, asked: bool)
             notice = Some("the shell was asked to end before the job's script began".to_owned());
         }
         (Reached::StartupFiles, ShellEnd::Exited(code)) => {
-            refusal = Some(startup_refusal(&startup_files(request), code, taken));
+            let mut why = startup_refusal(&startup_files(request), code, taken);
+            if request.profile == ProfileMode::NoProfile {
+                // It read none: BASH_ENV of user_bash_env is the site's matter.
+                why.hint.clear();
+            }
+            refusal = Some(why);
         }
         (Reached::StartupFiles | Reached::Script, ShellEnd::Signalled(signal)) => {
             let when = match report.reached {
@@ -91,7 +97,8 @@ fn ended(request: &StageRequest, report: StageReport, taken: Taken, asked: bool)
 }
 
 fn signal_name(signal: u8) -> String {
-    Signal::try_from(i32::from(signal)).map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
+    Signal::try_from(i32::from(signal))
+        .map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
 }
 
 /// The files that this shell read, bash(1) "INVOCATION".

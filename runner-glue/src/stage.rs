@@ -82,6 +82,9 @@ fn run(given: Given) -> anyhow::Result<u8> {
     let feed = Feed::new(request.profile, script)?;
     // A script may have megabytes, and it runs in the job's memory limit.
     drop(container);
+    if let Some(error) = shell::enter(&request.home).context("the root directory cannot be entered")? {
+        joblog::line(&format!("home directory {}: {error}; the script begins in /", request.home));
+    }
     match shell::run(&request, feed, given) {
         Ok(ended) => {
             report.write(ended.report)?;

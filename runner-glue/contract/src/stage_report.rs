@@ -5,8 +5,7 @@
 //! Bash does not inherit it. It is the CI user's word, no fact: the supervisor believes it only where the exit code
 //! agrees ([`believed`]), and decides by it only between kinds of failure of that user's own job.
 //!
-//! A memfd and no pipe: nobody has to read meanwhile, its length cannot change, and the user may open it by
-//! `/proc/self/fd`, where a pipe of root's is closed to him.
+//! A memfd and no pipe: nobody has to read meanwhile, and its length cannot change.
 
 use jacamar_plan::{Outcome, Refusal};
 
@@ -122,7 +121,9 @@ pub fn startup_refusal(files: &str, code: u8, taken: Taken) -> Refusal {
             "look for `exit`, `exec`, or `set -e` and a command that fails; ",
         ),
         Taken::Input => (
-            format!("read the job's script, or closed descriptor 8, before the script began (exit code {code})"),
+            format!(
+                "read the job's script, or closed descriptor 8, before the script began (exit code {code})"
+            ),
             "look for a command that reads standard input, and give it `< /dev/null`; ",
         ),
     };
@@ -205,7 +206,10 @@ mod tests {
             }
         }
         for signal in [0, 65, 255] {
-            assert!(frame::encode(&report(Reached::Script, ShellEnd::Signalled(signal))).is_err(), "{signal}");
+            assert!(
+                frame::encode(&report(Reached::Script, ShellEnd::Signalled(signal))).is_err(),
+                "{signal}"
+            );
         }
     }
 

@@ -17,9 +17,8 @@ use crate::answer::reason;
 pub(super) fn fetch(request: &KeysRequest, ca: Option<&[u8]>) -> Result<Vec<u8>, KeysFailed> {
     let roots = match ca {
         None => RootCerts::PlatformVerifier,
-        Some(pem) => authorities(pem).ok_or_else(|| {
-            failed(request, KeysRule::CaUnreadable, KeysRule::CaUnreadable.cause())
-        })?,
+        Some(pem) => authorities(pem)
+            .ok_or_else(|| failed(request, KeysRule::CaUnreadable, KeysRule::CaUnreadable.cause()))?,
     };
     let proxy = match &request.proxy {
         // `None` to ureq is "no proxy at all": its default would be the environment's.
@@ -67,7 +66,8 @@ fn agent(request: &KeysRequest, roots: RootCerts, proxy: Option<Proxy>) -> Agent
 
 /// The certificates of a bundle; `None` if it has none that can be used.
 fn authorities(pem: &[u8]) -> Option<RootCerts> {
-    let found: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect();
+    let found: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect();
     // ureq skips what it cannot read without a word, and would then trust nobody.
     let (usable, _) = RootCertStore::empty().add_parsable_certificates(found.iter().cloned());
     if usable == 0 {
@@ -81,7 +81,9 @@ fn status(response: &Response<Body>) -> String {
     let status = response.status();
     let to = response.headers().get("location").map(|to| String::from_utf8_lossy(to.as_bytes()));
     match to.filter(|_| status.is_redirection()) {
-        Some(to) => format!("the server answered {status} and sends us to {to}; only the configured server counts"),
+        Some(to) => {
+            format!("the server answered {status} and sends us to {to}; only the configured server counts")
+        }
         None => format!("the server answered {status} in place of 200 OK"),
     }
 }
@@ -91,7 +93,9 @@ fn of_ureq(request: &KeysRequest, error: &Error) -> KeysFailed {
         Error::Timeout(_) => (KeysRule::TimedOut, format!("no answer within {} ms", request.time_limit_ms)),
         Error::HostNotFound => (KeysRule::Unreachable, "no address is known for this name".to_owned()),
         Error::BodyExceedsLimit(_) => (KeysRule::TooLarge, KeysRule::TooLarge.cause().to_owned()),
-        Error::LargeResponseHeader(..) => (KeysRule::TooLarge, "the head of the answer is too large".to_owned()),
+        Error::LargeResponseHeader(..) => {
+            (KeysRule::TooLarge, "the head of the answer is too large".to_owned())
+        }
         Error::Rustls(error) => of_rustls(error),
         Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(error) => of_rustls(error),
@@ -111,5 +115,45 @@ fn of_rustls(error: &rustls::Error) -> (KeysRule, String) {
         | rustls::Error::General(_) => KeysRule::Certificate,
         _ => KeysRule::Unreachable,
     };
-    (rule, format!("TLS: {error}"))
+    let text = format!("TLS: {error}");
+    if text.contains("CaUsedAsEndEntity") {
+        // What `openssl req -x509` makes, which OpenSSL and Go take as its own authority.
+        let cure = "the server shows a certificate of an authority as its own; it needs one with `CA:FALSE`";
+        return (rule, format!("{cure} ({text})"));
+    }
+    (rule, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::{CryptoProvider, aws_lc_rs};
+    use testbed::gitlab::{GitLab, Keys};
+
+    use super::*;
+
+    #[test]
+    fn a_self_signed_authority_has_its_own_words() {
+        let inner = rustls::OtherError(Arc::new(std::io::Error::other("CaUsedAsEndEntity")));
+        let error = rustls::Error::InvalidCertificate(rustls::CertificateError::Other(inner));
+        let (rule, cause) = of_rustls(&error);
+        assert_eq!(rule, KeysRule::Certificate);
+        assert!(cause.contains("CA:FALSE"), "{cause}");
+    }
+
+    #[test]
+    fn another_libraries_default_provider_is_never_asked() {
+        // What rustls has where two crates switch on two back ends: nothing that works.
+        let useless = CryptoProvider { cipher_suites: Vec::new(), ..aws_lc_rs::default_provider() };
+        useless.install_default().expect("nobody else installs one");
+        let gitlab = GitLab::start_tls().expect("server");
+        let request = KeysRequest {
+            url: format!("{}/oauth/discovery/keys", gitlab.url()),
+            allow_http: false,
+            time_limit_ms: 10_000,
+            own_ca: true,
+            proxy: None,
+        };
+        let keys = fetch(&request, gitlab.ca_pem().map(str::as_bytes)).expect("fetched");
+        assert_eq!(keys, Keys::of_this_process().expect("keys").jwks().to_string().into_bytes());
+    }
 }

@@ -37,7 +37,9 @@ impl Feed {
         let mut file = memory().context("could not make a memfd for the script")?;
         let first = first_line(profile, script);
         let written = file.write_all(first.as_bytes()).and_then(|()| file.write_all(script));
-        written.and_then(|()| file.seek(SeekFrom::Start(0))).context("could not write the script into its memfd")?;
+        written
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .context("could not write the script into its memfd")?;
         let seals =
             SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
         fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("could not seal the script's memfd")?;

@@ -86,15 +86,18 @@ impl Shell {
     ) -> Result<Self, ShellError> {
         let image = image(request)?;
         let pipe = || pipe2(OFlag::O_CLOEXEC).context("could not make a pipe");
-        let above = |fd: &OwnedFd| duplicate_above(fd.as_fd(), ABOVE).context("could not duplicate a descriptor");
-        let (announced, announce) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).context("could not make a pipe")?;
+        let above =
+            |fd: &OwnedFd| duplicate_above(fd.as_fd(), ABOVE).context("could not duplicate a descriptor");
+        let (announced, announce) =
+            pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).context("could not make a pipe")?;
         let (failed, failure) = pipe()?;
         let ends = Ends {
             feed: duplicate_above(feed.as_fd(), ABOVE).context("could not duplicate a descriptor")?,
             announce: above(&announce)?,
             failure: above(&failure)?,
         };
-        let pid = jacamar_kernel::clone(0, || child(&image, &ends, given)).context("could not start a process")?;
+        let pid =
+            jacamar_kernel::clone(0, || child(&image, &ends, given)).context("could not start a process")?;
         drop((ends, announce, failure));
 
         let mut errno = [0; 4];
@@ -102,9 +105,14 @@ impl Shell {
             Ok(0) => {}
             Ok(_) => {
                 waitpid(pid, None).context("could not wait for the shell")?;
-                return Err(ShellError::Start(cannot_start(request, Errno::from_raw(i32::from_ne_bytes(errno)))));
+                return Err(ShellError::Start(cannot_start(
+                    request,
+                    Errno::from_raw(i32::from_ne_bytes(errno)),
+                )));
             }
-            Err(errno) => return Err(anyhow!("could not learn whether the shell started: {}", errno.desc()).into()),
+            Err(errno) => {
+                return Err(anyhow!("could not learn whether the shell started: {}", errno.desc()).into());
+            }
         }
         if signals.asked_to_end()? {
             // It may have come before there was a shell. A second one does no harm.
@@ -176,8 +184,10 @@ fn image(request: &StageRequest) -> anyhow::Result<Image> {
     let c_string = |text: &str| CString::new(text).context("a setting has a NUL character in it");
     let paths = vec![c_string(&request.shell)?];
     let arguments = arguments.iter().map(|text| c_string(text)).collect::<Result<_, _>>()?;
-    let environment =
-        environment(request).iter().map(|(name, value)| c_string(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
+    let environment = environment(request)
+        .iter()
+        .map(|(name, value)| c_string(&format!("{name}={value}")))
+        .collect::<Result<_, _>>()?;
     Ok(Image::new(paths, arguments, environment))
 }
 
@@ -198,7 +208,8 @@ fn cannot_start(request: &StageRequest, errno: Errno) -> Refusal {
         rule: "shell".to_owned(),
         object: request.shell.clone(),
         cause: format!("the shell cannot be started: {}", errno.desc()),
-        hint: "[general] shell_path of the site's configuration names the shell; the people below can mend that"
-            .to_owned(),
+        hint:
+            "[general] shell_path of the site's configuration names the shell; the people below can mend that"
+                .to_owned(),
     }
 }

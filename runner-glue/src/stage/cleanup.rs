@@ -115,7 +115,8 @@ fn readable(at: BorrowedFd<'_>, name: &CStr) -> Result<Dir, Errno> {
             let closed = openat(at, name, DIRECTORY | OFlag::O_PATH, Mode::empty())?;
             let path = FdPath::new(closed.as_fd());
             let path = path.as_c_str().to_str().map_err(|_| Errno::EINVAL)?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(|_| Errno::EACCES)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+                .map_err(|_| Errno::EACCES)?;
             open()
         }
         other => other,

@@ -63,9 +63,12 @@ impl Problem {
 }
 
 fn hint(errno: Errno, path: &str) -> String {
-    let parent = path.rsplit_once('/').map_or("/", |(parent, _)| if parent.is_empty() { "/" } else { parent });
+    let parent =
+        path.rsplit_once('/').map_or("/", |(parent, _)| if parent.is_empty() { "/" } else { parent });
     match errno {
-        Errno::EDQUOT => format!("your quota there is used up: remove what you no longer need below {parent}"),
+        Errno::EDQUOT => {
+            format!("your quota there is used up: remove what you no longer need below {parent}")
+        }
         _ => format!("look at it on this host: ls -ld {parent}"),
     }
 }
@@ -74,20 +77,24 @@ fn refusal(path: &str, cause: impl Into<String>, hint: impl Into<String>) -> Ref
     Refusal { rule: "directory".into(), object: path.into(), cause: cause.into(), hint: hint.into() }
 }
 
-const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const DIRECTORY: OFlag =
+    OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Makes every component that is missing, and looks at every one that is there.
 fn make(path: &str, mode: DirectoryMode, uid: u32) -> Result<(), Problem> {
     let mut so_far = String::new();
     let failed = |path: &str, what, errno| Problem::Failed { path: path.to_owned(), what, errno };
-    let mut at = open(c"/", DIRECTORY, Mode::empty()).map_err(|errno| failed("/", "cannot be opened", errno))?;
+    let mut at =
+        open(c"/", DIRECTORY, Mode::empty()).map_err(|errno| failed("/", "cannot be opened", errno))?;
     let mut ours = false;
     let mut components = path.split('/').filter(|name| !name.is_empty()).peekable();
     while let Some(name) = components.next() {
         so_far.push('/');
         so_far.push_str(name);
         at = match openat(&at, name, DIRECTORY, Mode::empty()) {
-            Err(Errno::ENOENT) => made(&at, name, mode).map_err(|errno| failed(&so_far, "cannot be made", errno))?,
+            Err(Errno::ENOENT) => {
+                made(&at, name, mode).map_err(|errno| failed(&so_far, "cannot be made", errno))?
+            }
             Err(Errno::ELOOP | Errno::ENOTDIR) => return Err(no_directory(&at, name, &so_far)),
             Err(errno) => return Err(failed(&so_far, "cannot be opened", errno)),
             Ok(directory) => directory,
@@ -115,7 +122,11 @@ fn no_directory(at: &OwnedFd, name: &str, path: &str) -> Problem {
             "is a symbolic link, and was none when the job began",
             format!("leave it alone while jobs run, or remove it: rm {path}"),
         )),
-        Ok(_) => Problem::Refused(refusal(path, "is not a directory", format!("move it away: mv {path} {path}.old"))),
+        Ok(_) => Problem::Refused(refusal(
+            path,
+            "is not a directory",
+            format!("move it away: mv {path} {path}.old"),
+        )),
         Err(errno) => Problem::Failed { path: path.to_owned(), what: "cannot be looked at", errno },
     }
 }
@@ -131,7 +142,9 @@ fn judge(path: &str, stat: &FileStat, uid: u32, has_to_be_own: bool, last: bool)
         return Err(refusal(
             path,
             format!("belongs to uid {}, not to the job's account (uid {uid})", stat.st_uid),
-            format!("whoever owns it could change the job; its owner can remove or rename it: mv {path} {path}.old"),
+            format!(
+                "whoever owns it could change the job; its owner can remove or rename it: mv {path} {path}.old"
+            ),
         ));
     }
     let sticky = mode.contains(Mode::S_ISVTX);

@@ -37,7 +37,9 @@ fn canonical(path: &Path) -> Result<PathBuf, ResolveRefused> {
         let meta = match next.symlink_metadata() {
             Ok(meta) => meta,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(std::iter::once(component).chain(components).fold(at, |path, name| path.join(name)));
+                return Ok(std::iter::once(component)
+                    .chain(components)
+                    .fold(at, |path, name| path.join(name)));
             }
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 return Err(denied(&at));
@@ -46,7 +48,9 @@ fn canonical(path: &Path) -> Result<PathBuf, ResolveRefused> {
         };
         at = if meta.is_symlink() {
             let target = next.canonicalize();
-            target.map_err(|error| refused(&next, &format!("is a link that leads nowhere: {}", reason(&error)), ""))?
+            target.map_err(|error| {
+                refused(&next, &format!("is a link that leads nowhere: {}", reason(&error)), "")
+            })?
         } else {
             next
         };
@@ -61,7 +65,9 @@ fn canonical(path: &Path) -> Result<PathBuf, ResolveRefused> {
 
 /// errno(3) in words, without the number.
 fn reason(error: &std::io::Error) -> String {
-    error.raw_os_error().map_or_else(|| error.to_string(), |number| jacamar_kernel::Errno::from_raw(number).desc().into())
+    error
+        .raw_os_error()
+        .map_or_else(|| error.to_string(), |number| jacamar_kernel::Errno::from_raw(number).desc().into())
 }
 
 fn denied(directory: &Path) -> ResolveRefused {

@@ -39,9 +39,7 @@ pub(super) fn check(
 /// `None`: the runner did not send it.
 fn same(rule: VerifyRule, claim: &str, says: u64, job: Option<u64>) -> Result<(), VerifyRefused> {
     match job {
-        Some(job) if job != says => {
-            Err(refused(rule, claim, &format!("says {says}, the job has {job}")))
-        }
+        Some(job) if job != says => Err(refused(rule, claim, &format!("says {says}, the job has {job}"))),
         Some(_) | None => Ok(()),
     }
 }

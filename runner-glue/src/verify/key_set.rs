@@ -48,7 +48,8 @@ impl KeySet {
         }
         let refused = token.refused(VerifyRule::UnknownKey);
         if named {
-            let cause = "is signed with a key of the GitLab server that is not for RS256 signatures".to_owned();
+            let cause =
+                "is signed with a key of the GitLab server that is not for RS256 signatures".to_owned();
             return Err(VerifyRefused { cause, ..refused });
         }
         Err(refused)

@@ -98,8 +98,24 @@ fn another_libraries_default_provider_is_never_asked() {
 #[test]
 fn every_claim_that_is_needed_is_missed_by_name() {
     for claim in [
-        "iss", "sub", "aud", "exp", "nbf", "iat", "user_id", "user_login", "project_id", "project_path",
-        "namespace_path", "job_id", "pipeline_id", "pipeline_source", "ref", "ref_type", "ref_protected", "sha",
+        "iss",
+        "sub",
+        "aud",
+        "exp",
+        "nbf",
+        "iat",
+        "user_id",
+        "user_login",
+        "project_id",
+        "project_path",
+        "namespace_path",
+        "job_id",
+        "pipeline_id",
+        "pipeline_source",
+        "ref",
+        "ref_type",
+        "ref_protected",
+        "sha",
         "runner_id",
     ] {
         let object = format!("claim {claim}");
@@ -108,8 +124,15 @@ fn every_claim_that_is_needed_is_missed_by_name() {
         assert_rule(with(claim, Value::Null), VerifyRule::ClaimMissing, &object);
     }
     for claim in [
-        "user_email", "user_access_level", "job_project_id", "job_project_path", "namespace_id",
-        "runner_environment", "jti", "ref_path", "user_identities",
+        "user_email",
+        "user_access_level",
+        "job_project_id",
+        "job_project_path",
+        "namespace_id",
+        "runner_environment",
+        "jti",
+        "ref_path",
+        "user_identities",
     ] {
         verdict(&id_token().spoil(Spoil::Without(claim))).expect(claim);
         with(claim, Value::Null).expect(claim);
@@ -128,8 +151,19 @@ fn a_claim_of_another_form_is_refused_by_name() {
         (
             "job_id",
             &[
-                json!("0302"), json!("+302"), json!(" 302"), json!("302 "), json!("302\n"), json!(""), json!("0x12e"),
-                json!(302.0), json!(-302), json!(true), json!([302]), json!("18446744073709551616"), json!("0"),
+                json!("0302"),
+                json!("+302"),
+                json!(" 302"),
+                json!("302 "),
+                json!("302\n"),
+                json!(""),
+                json!("0x12e"),
+                json!(302.0),
+                json!(-302),
+                json!(true),
+                json!([302]),
+                json!("18446744073709551616"),
+                json!("0"),
                 json!("٣"),
             ],
         ),
@@ -147,7 +181,10 @@ fn a_claim_of_another_form_is_refused_by_name() {
             // `sha` is compared with the response file first.
             let refused = with(claim, value.clone()).expect_err(claim);
             let bound = [VerifyRule::JobMismatch, VerifyRule::RunnerMismatch, VerifyRule::UserMismatch];
-            assert!(refused.rule == VerifyRule::ClaimInvalid || bound.contains(&refused.rule), "{claim} {value}: {refused}");
+            assert!(
+                refused.rule == VerifyRule::ClaimInvalid || bound.contains(&refused.rule),
+                "{claim} {value}: {refused}"
+            );
             assert_eq!(refused.object, format!("claim {claim}"), "{value}");
         }
     }
@@ -176,11 +213,10 @@ fn the_clock_has_five_seconds_and_no_more() {
     assert_rule(at(expires_s + LEEWAY_S), VerifyRule::Expired, "claim exp");
     let refused = assert_rule(at(expires_s + 30), VerifyRule::Expired, "claim exp");
     assert_eq!(refused.cause, "expired 30 seconds ago");
-    let nbf = with("nbf", json!(issued_s + 3600));
-    assert_eq!(
-        assert_rule(nbf, VerifyRule::NotYetValid, "claim nbf").cause,
-        "lies 3600 seconds ahead of this host's clock"
-    );
+    let ahead = id_token().claim("iat", issued_s).spoil(Spoil::With("nbf", json!(issued_s + 3600)));
+    let ahead = judge(&request(), &response(&ahead.sign().expect("signed")), &keys(), issued_s);
+    let refused = assert_rule(ahead, VerifyRule::NotYetValid, "claim nbf");
+    assert_eq!(refused.cause, "lies 3600 seconds ahead of this host's clock");
     assert_rule(at(u64::MAX), VerifyRule::Expired, "claim exp");
     with("exp", json!(u64::MAX)).expect("no overflow");
 }
@@ -246,7 +282,8 @@ fn the_first_variable_of_the_name_counts() {
     let mut variables = job.variables.take().expect("variables");
     variables.push(own("somebody's own"));
     job.variables = Some(variables.clone());
-    let judged = |job: &Job| judge(&request(), &job.response_json().expect("JSON"), &keys(), second(&token, "iat"));
+    let judged =
+        |job: &Job| judge(&request(), &job.response_json().expect("JSON"), &keys(), second(&token, "iat"));
     judged(&job).expect("the later one is the user's");
     variables.insert(0, own(""));
     job.variables = Some(variables.clone());

@@ -80,7 +80,9 @@ impl<'a> Token<'a> {
         // with neither or both of its back ends.
         let verifier = (aws_lc::DEFAULT_PROVIDER.verifier_factory)(&Algorithm::RS256, key);
         let verifier = verifier.map_err(|_| self.refused(VerifyRule::Signature))?;
-        verifier.verify(self.signed.as_bytes(), &signature).map_err(|_| self.refused(VerifyRule::Signature))?;
+        verifier
+            .verify(self.signed.as_bytes(), &signature)
+            .map_err(|_| self.refused(VerifyRule::Signature))?;
         decode(self.payload).ok_or_else(|| self.refused(VerifyRule::Malformed))
     }
 }

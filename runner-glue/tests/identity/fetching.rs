@@ -172,7 +172,8 @@ fn what_is_not_http_is_a_failure() {
     ] {
         Fetch::new(&raw_server(answer), None).fails(KeysRule::Unreachable, "");
     }
-    let head: &'static [u8] = [&b"HTTP/1.1 200 OK\r\nX: "[..], &[b'x'; 200_000], b"\r\n\r\n{}"].concat().leak();
+    let head: &'static [u8] =
+        [&b"HTTP/1.1 200 OK\r\nX: "[..], &[b'x'; 200_000], b"\r\n\r\n{}"].concat().leak();
     Fetch::new(&raw_server(head), None).fails(KeysRule::TooLarge, "head");
 }
 

@@ -18,7 +18,10 @@ fn a_good_token_gives_claims() {
         let (answer, output) = verify(&response(&token.sign().expect("signed")), &key_set());
         let VerifyAnswer::Claims(claims) = answer else { panic!("{output:?}") };
         let fields = claims.fields();
-        assert_eq!((fields.user_login.as_str(), fields.job_id, fields.issuer.as_str()), ("alice", 302, SERVER));
+        assert_eq!(
+            (fields.user_login.as_str(), fields.job_id, fields.issuer.as_str()),
+            ("alice", 302, SERVER)
+        );
     }
 }
 

@@ -12,7 +12,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use testbed::gitlab::{IdToken, JobBuilder, Variable};
 
-use crate::call::{AUDIENCE, Call, JACAMAR, NAME, answer, facts, file, key_set, response, verify, verify_request};
+use crate::call::{
+    AUDIENCE, Call, JACAMAR, NAME, answer, facts, file, key_set, response, verify, verify_request,
+};
 
 fn good() -> String {
     IdToken::new(&facts(), AUDIENCE).sign().expect("signed")
@@ -59,7 +61,12 @@ fn a_large_response_file_is_read_up_to_the_limit() {
     assert_believed(&ask(padded(max).path()));
     assert_refused(ask(padded(max + 1).path()), VerifyRule::ResponseTooLarge);
     let sparse = file(&response(&good()));
-    File::options().write(true).open(sparse.path()).expect("open").set_len(64 * 1024 * 1024 + 1).expect("sparse");
+    File::options()
+        .write(true)
+        .open(sparse.path())
+        .expect("open")
+        .set_len(64 * 1024 * 1024 + 1)
+        .expect("sparse");
     assert_refused(ask(sparse.path()), VerifyRule::ResponseTooLarge);
 }
 
@@ -81,7 +88,10 @@ fn a_hundred_thousand_variables_take_no_time() {
 
 #[test]
 fn what_go_writes_is_read() {
-    let mut job = JobBuilder::new(facts()).script(["echo '<a>' && true > /dev/null"]).id_token_value(NAME, good()).build();
+    let mut job = JobBuilder::new(facts())
+        .script(["echo '<a>' && true > /dev/null"])
+        .id_token_value(NAME, good())
+        .build();
     let escaped = job.response_json().expect("JSON");
     assert!(String::from_utf8_lossy(&escaped).contains(r"\u003ca\u003e"), "the stand-in escapes as Go does");
     assert_believed(&verify(&escaped, &key_set()).0);
@@ -89,7 +99,8 @@ fn what_go_writes_is_read() {
     let own = Variable { key: NAME.to_owned(), value: "mine".to_owned(), ..Variable::default() };
     job.variables.as_mut().expect("variables").push(own);
     let mut value = serde_json::to_value(&job).expect("JSON");
-    for name in ["steps", "services", "artifacts", "cache", "credentials", "dependencies", "hooks", "secrets"] {
+    for name in ["steps", "services", "artifacts", "cache", "credentials", "dependencies", "hooks", "secrets"]
+    {
         value[name] = Value::Null;
     }
     value["run"] = json!("");
@@ -131,8 +142,14 @@ fn descriptors_are_files_or_pipes() {
     assert_no_answer(&call().third(response).run(), "descriptor 4 (key set) is something else");
     assert_no_answer(&call().run(), "descriptor 3 (response file) is something else");
     let device = Path::new("/dev/zero");
-    assert_no_answer(&call().third(device).fourth(keys).run(), "descriptor 3 (response file) is a terminal or a device");
-    assert_no_answer(&call().third(response).fourth(device).run(), "descriptor 4 (key set) is a terminal or a device");
+    assert_no_answer(
+        &call().third(device).fourth(keys).run(),
+        "descriptor 3 (response file) is a terminal or a device",
+    );
+    assert_no_answer(
+        &call().third(response).fourth(device).run(),
+        "descriptor 4 (key set) is a terminal or a device",
+    );
     let directory = Path::new("/tmp");
     assert_no_answer(&call().third(directory).fourth(keys).run(), "is a directory");
     for bytes in [Vec::new(), b"JCMR".to_vec(), vec![0; 100_000], [request(), vec![0]].concat()] {
@@ -154,6 +171,15 @@ fn pipes_are_read_to_their_end_and_within_their_limit() {
     assert_believed(&run(file(&response(&good())).path()));
     assert_believed(&run(padded(RESPONSE_MAX_BYTES as u64).path()));
     assert_refused(run(padded(RESPONSE_MAX_BYTES as u64 + 1).path()), VerifyRule::ResponseTooLarge);
+}
+
+#[test]
+fn a_file_is_read_from_its_beginning() {
+    let (request, response, keys) = (file(&request()), file(&response(&good())), file(&key_set()));
+    let script = "exec <\"$1\" 3<\"$2\" 4<\"$3\"; head -c 9 <&3 >/dev/null; exec env -i \"$0\" verify";
+    let mut bash = Command::new("bash");
+    bash.args(["-c", script, JACAMAR]).arg(request.path()).arg(response.path()).arg(keys.path());
+    assert_believed(&answer(&bash.output().expect("bash")));
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn keys_runs_without_any_environment() {
     let gitlab = GitLab::start().expect("server");
     let trace = file(b"");
     let trace_path = trace.path().display().to_string();
-    let wrapper = ["strace", "-f", "-v", "-s", "200", "-e", "trace=execve", "-o", &trace_path].map(str::to_owned);
+    let wrapper =
+        ["strace", "-f", "-v", "-s", "200", "-e", "trace=execve", "-o", &trace_path].map(str::to_owned);
     let mut fetch = Fetch::new(gitlab.url(), None);
     fetch.environment = vec![("RES_OPTIONS", "ndots:15".to_owned()), ("HOSTALIASES", "/x".to_owned())];
     fetch.wrapper = wrapper.to_vec();

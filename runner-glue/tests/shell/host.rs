@@ -119,7 +119,13 @@ impl Host {
         };
         let mut command = Command::new("/bin/bash");
         command
-            .args(["--norc", "-c", &format!("{}\n{redirect}\nexec {user} \"$0\" \"$1\"", self.before), JACAMAR, word])
+            .args([
+                "--norc",
+                "-c",
+                &format!("{}\n{redirect}\nexec {user} \"$0\" \"$1\"", self.before),
+                JACAMAR,
+                word,
+            ])
             .env("LEAK", "of-the-starter")
             .stdin(Stdio::from(input))
             .stdout(Stdio::piped())

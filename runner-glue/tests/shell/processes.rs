@@ -52,7 +52,11 @@ fn sigterm_during_the_start_up_files_is_not_their_fault() {
     killpg(Pid::from_raw(running.pid()), Signal::SIGTERM).expect("running");
     let ran = running.wait();
     assert_eq!((ran.code, ran.out.as_str()), (Some(143), ""), "{ran:?}");
-    assert!(ran.err.ends_with("ended by SIGTERM before the job's script began (exit code 143)\n"), "{}", ran.err);
+    assert!(
+        ran.err.ends_with("ended by SIGTERM before the job's script began (exit code 143)\n"),
+        "{}",
+        ran.err
+    );
     let report = ran.report.expect("a report");
     assert_eq!((report.reached, report.end), (Reached::StartupFiles, ShellEnd::Signalled(15)));
 }
@@ -77,7 +81,8 @@ fn our_own_death_is_no_exit_code_of_the_script() {
     let running = host.start(&frame("19.1", "echo $$ > ~/pid\nmv ~/pid ~/begun\nsleep 60\n"));
     wait_for(&host.path("home/begun"));
     kill(Pid::from_raw(running.pid()), Signal::SIGKILL).expect("running");
-    let shell: i32 = fs::read_to_string(host.path("home/begun")).expect("pid").trim().parse().expect("a number");
+    let shell: i32 =
+        fs::read_to_string(host.path("home/begun")).expect("pid").trim().parse().expect("a number");
     let deadline = Instant::now() + Duration::from_secs(10);
     let gone = || {
         let status = fs::read_to_string(format!("/proc/{shell}/stat")).unwrap_or_default();
@@ -87,7 +92,8 @@ fn our_own_death_is_no_exit_code_of_the_script() {
         assert!(Instant::now() < deadline, "the shell ends with us");
         std::thread::sleep(Duration::from_millis(5));
     }
-    killpg(Pid::from_raw(running.pid()), Signal::SIGKILL).expect("sleep is left, process 1 is not in this test");
+    killpg(Pid::from_raw(running.pid()), Signal::SIGKILL)
+        .expect("sleep is left, process 1 is not in this test");
     let ran = running.wait();
     assert_eq!((ran.signal, ran.report), (Some(9), None));
     assert_eq!(believed(&Outcome::Signalled(9), ran.report), None);
@@ -102,7 +108,8 @@ fn a_background_process_that_holds_the_output_does_not_hold_us() {
     assert_eq!(status.code(), Some(6));
     assert!(begun.elapsed() < Duration::from_secs(30));
     let pid = fs::read_to_string(host.path("home/pid")).expect("pid").trim().parse().expect("a number");
-    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("still there: process 1 ends it, which is not in this test");
+    kill(Pid::from_raw(pid), Signal::SIGKILL)
+        .expect("still there: process 1 ends it, which is not in this test");
 }
 
 #[test]
@@ -110,7 +117,8 @@ fn no_argument_or_environment_of_ours_shows_the_script() {
     const SECRET: &str = "glcbt-64_sEcReT";
     let mut host = Host::new();
     host.request.environment = vec![("LMOD_ADMIN_FILE".to_owned(), "none".to_owned())];
-    let body = format!("export CI_JOB_TOKEN={SECRET}\ntouch ~/begun\nwhile [ ! -e ~/go ]; do sleep 0.05; done\n");
+    let body =
+        format!("export CI_JOB_TOKEN={SECRET}\ntouch ~/begun\nwhile [ ! -e ~/go ]; do sleep 0.05; done\n");
     let running = host.start(&frame("19.1", &body));
     wait_for(&host.path("home/begun"));
     let (mut ours, mut seen) = (0, 0);

@@ -32,7 +32,8 @@ impl Site {
         let request = ResolveRequest { paths: names.iter().map(text).collect() };
         let mut running = self.host.start_with("resolve", &frame::encode(&request).expect("good"));
         let mut answer = Vec::new();
-        std::io::Read::read_to_end(&mut running.child.stdout.take().expect("piped"), &mut answer).expect("read");
+        std::io::Read::read_to_end(&mut running.child.stdout.take().expect("piped"), &mut answer)
+            .expect("read");
         let code = running.child.wait().expect("ended").code();
         let answer = ResolveAnswer::decode(&answer, &request).expect("an answer");
         assert_eq!(code, Some(i32::from(matches!(answer, ResolveAnswer::Refused(_)))));
@@ -49,7 +50,10 @@ impl Site {
     fn refused(&self, name: &str, object: &Path, cause: &str) {
         match self.ask(&["real", name]) {
             ResolveAnswer::Refused(refused) => {
-                assert_eq!((refused.object.as_str(), refused.cause.as_str()), (object.to_str().expect("UTF-8"), cause));
+                assert_eq!(
+                    (refused.object.as_str(), refused.cause.as_str()),
+                    (object.to_str().expect("UTF-8"), cause)
+                );
             }
             ResolveAnswer::Resolved(resolved) => panic!("{resolved:?}"),
         }
@@ -60,8 +64,10 @@ impl Site {
 fn links_are_resolved_and_what_is_missing_is_kept() {
     let site = Site::new();
     symlink("../link/below", site.host.path("real/up")).expect("link");
-    let names = ["real", "link", "link/below", "link/new", "link/new/er/000", "real/up", "real/up/x", "gone/x"];
-    let expected = ["real", "real", "real/below", "real/new", "real/new/er/000", "real/below", "real/below/x", "gone/x"];
+    let names =
+        ["real", "link", "link/below", "link/new", "link/new/er/000", "real/up", "real/up/x", "gone/x"];
+    let expected =
+        ["real", "real", "real/below", "real/new", "real/new/er/000", "real/below", "real/below/x", "gone/x"];
     assert_eq!(site.resolved(&names), expected.map(|name| site.real(name)));
     assert!(!exists(&site.host.path("real/new")) && !exists(&site.host.path("gone")), "nothing was made");
 }

@@ -49,6 +49,13 @@ fn a_script_begins_at_home_or_at_the_root() {
     host.request.home = host.path("gone").to_str().expect("UTF-8").to_owned();
     let ran = host.run(b"pwd; echo $HOME; exit 3\n");
     assert_eq!((ran.code, ran.out), (Some(3), format!("/\n{}\n", host.request.home)));
+    let home = &host.request.home;
+    assert!(
+        ran.err.starts_with(&format!("jacamar: home directory {home}: No such file or directory")),
+        "{}",
+        ran.err
+    );
+    assert!(ran.err.ends_with("; the script begins in /\n"), "{}", ran.err);
 }
 
 #[test]
@@ -85,7 +92,8 @@ fn the_script_has_descriptors_0_1_2() {
 #[test]
 fn the_shell_is_called_as_the_site_calls_it() {
     let host = Host::new();
-    let ran = host.run(b"tr '\\0' ' ' < /proc/$$/cmdline; echo; echo $0; bash -c 'ps -o args= $PPID' | cat\n");
+    let ran =
+        host.run(b"tr '\\0' ' ' < /proc/$$/cmdline; echo; echo $0; bash -c 'ps -o args= $PPID' | cat\n");
     let mut lines = ran.out.lines();
     assert_eq!(lines.next(), Some("/bin/bash --login "), "{ran:?}");
     assert_eq!(lines.next(), Some("/bin/bash"));

@@ -57,7 +57,8 @@ fn a_start_up_file_that_eats_the_script_is_no_success() {
 
 #[test]
 fn another_shell_in_place_of_bash_runs_the_script() {
-    let ran = Host::with_profile("exec sh\n").run(b"#!/bin/sh\necho in sh\nls /proc/self/fd | wc -l\nexit 7\n");
+    let ran =
+        Host::with_profile("exec sh\n").run(b"#!/bin/sh\necho in sh\nls /proc/self/fd | wc -l\nexit 7\n");
     assert_eq!((ran.code, ran.out.as_str()), (Some(7), "in sh\n4\n"), "{ran:?}");
 }
 
@@ -67,7 +68,8 @@ fn a_daemon_of_a_start_up_file_does_not_hold_the_stage() {
     let ran = host.run(&frame("19.1", "echo not reached\n"));
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let pid = std::fs::read_to_string(host.path("home/pid")).expect("pid").trim().parse().expect("a number");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("was there");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        .expect("was there");
 }
 
 #[test]
@@ -80,8 +82,22 @@ fn no_profile_reads_none_and_etc_profile_only_reads_that() {
     let ran = host.run(script);
     assert_eq!((ran.code, ran.out.as_str()), (Some(8), "\n"), "{ran:?}");
     host.request.profile = ProfileMode::EtcProfileOnly;
-    let ran = host.run(b"#!/usr/bin/env bash\necho ${PATH:+path}; shopt -q login_shell && echo login; exit 8\n");
+    let ran =
+        host.run(b"#!/usr/bin/env bash\necho ${PATH:+path}; shopt -q login_shell && echo login; exit 8\n");
     assert_eq!((ran.code, ran.out.as_str()), (Some(8), "path\nlogin\n"), "{ran:?}");
+}
+
+#[test]
+fn bash_env_can_end_a_shell_that_reads_no_profile() {
+    let mut host = Host::new();
+    let file = host.path("home/env");
+    std::fs::write(&file, "exit 4\n").expect("file");
+    host.request.profile = ProfileMode::NoProfile;
+    host.request.environment = vec![("BASH_ENV".to_owned(), file.to_str().expect("UTF-8").to_owned())];
+    let ran = host.run(&frame("19.1", "echo not reached\n"));
+    assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{ran:?}");
+    assert!(ran.err.contains("ERROR: /bin/bash: ended the shell before"), "{}", ran.err);
+    assert!(!ran.err.contains("hint:"), "{}", ran.err);
 }
 
 #[test]
@@ -89,9 +105,10 @@ fn a_shell_that_cannot_be_started_is_a_system_failure() {
     let mut host = Host::new();
     let plain = host.path("home/file");
     std::fs::write(&plain, "no program").expect("file");
-    for (shell, cause) in
-        [("/nowhere/bash", "No such file or directory"), (plain.to_str().expect("UTF-8"), "Permission denied")]
-    {
+    for (shell, cause) in [
+        ("/nowhere/bash", "No such file or directory"),
+        (plain.to_str().expect("UTF-8"), "Permission denied"),
+    ] {
         host.request.shell = shell.to_owned();
         let ran = host.run(b"exit 0\n");
         assert_eq!((ran.code, ran.report), (Some(125), None), "{ran:?}");

@@ -53,12 +53,12 @@ pub(super) fn base(accounts: &Accounts, shown: &[String]) -> Result<()> {
         programs
             .push((*name, File::open(&path).with_context(|| format!("could not open {}", path.display()))?));
     }
+    own_namespace()?;
+    // In the new namespace: a mount of another one cannot be bound.
     let shown: Vec<(&String, File)> = shown
         .iter()
         .map(|path| Ok((path, File::open(path).with_context(|| format!("could not open {path}"))?)))
         .collect::<Result<_>>()?;
-
-    own_namespace()?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     tmpfs("/srv")?;
     for directory in [PREFIX, BIN, SHARED, SHOWN, STATE] {

@@ -28,7 +28,10 @@ fn other_writings_of_a_token_are_refused() {
         (header("[\"RS256\"]"), VerifyRule::Malformed),
         (header(r#"{"kid":"x"}"#), VerifyRule::Malformed),
         (header(r#"{"alg":"RS256","alg":"RS256","kid":"x"}"#), VerifyRule::Malformed),
-        (header(&format!(r#"{{"alg":"RS256","kid":"{kid}","crit":["b64"],"b64":false}}"#)), VerifyRule::Malformed),
+        (
+            header(&format!(r#"{{"alg":"RS256","kid":"{kid}","crit":["b64"],"b64":false}}"#)),
+            VerifyRule::Malformed,
+        ),
         (header(r#"{"alg":"rs256","kid":"x"}"#), VerifyRule::Algorithm),
         (header(r#"{"alg":"PS256","kid":"x"}"#), VerifyRule::Algorithm),
         (header(r#"{"alg":"RS256","kid":"x","jwk":{"kty":"RSA"}}"#), VerifyRule::UnknownKey),
@@ -53,7 +56,10 @@ fn a_response_file_of_another_form_is_refused_without_its_values() {
         (br#"{"id":302}"#.to_vec(), "missing or of another type"),
         (br#"{"id":-1,"job_info":{"project_id":20}}"#.to_vec(), "missing or of another type"),
         (br#"{"id":302,"id":302,"job_info":{"project_id":20}}"#.to_vec(), "missing or of another type"),
-        (br#"{"id":302,"job_info":{"project_id":20},"variables":[{}]}"#.to_vec(), "missing or of another type"),
+        (
+            br#"{"id":302,"job_info":{"project_id":20},"variables":[{}]}"#.to_vec(),
+            "missing or of another type",
+        ),
         (b"{glcbt-secret".to_vec(), "not JSON"),
         ([good.as_slice(), b"{}"].concat(), "not JSON"),
         (cut(good.len() / 2), "ends too early"),
@@ -63,7 +69,11 @@ fn a_response_file_of_another_form_is_refused_without_its_values() {
     for (file, what) in table {
         let judged = judge(&request(), &file, &keys(), 0);
         let refused = assert_rule(judged, VerifyRule::ResponseUnreadable, "response file");
-        assert!(refused.cause.contains(what), "{refused}: {}", String::from_utf8_lossy(&file[..file.len().min(80)]));
+        assert!(
+            refused.cause.contains(what),
+            "{refused}: {}",
+            String::from_utf8_lossy(&file[..file.len().min(80)])
+        );
         assert!(!refused.cause.contains("secret"), "{refused}");
     }
 }
@@ -82,9 +92,16 @@ fn a_key_must_be_for_rs256_signatures() {
     judged(&with("alg", Value::Null)).expect("alg may be missing");
     judged(&with("key_ops", json!(["verify"]))).expect("other members do not count");
     for (name, value) in [
-        ("kty", json!("EC")), ("kty", json!("oct")), ("kty", Value::Null), ("use", json!("enc")),
-        ("use", Value::Null), ("alg", json!("PS256")), ("alg", json!("HS256")), ("n", json!("***")),
-        ("n", Value::Null), ("e", json!(3)),
+        ("kty", json!("EC")),
+        ("kty", json!("oct")),
+        ("kty", Value::Null),
+        ("use", json!("enc")),
+        ("use", Value::Null),
+        ("alg", json!("PS256")),
+        ("alg", json!("HS256")),
+        ("n", json!("***")),
+        ("n", Value::Null),
+        ("e", json!(3)),
     ] {
         let refused = assert_rule(judged(&with(name, value)), VerifyRule::UnknownKey, "token SITE_ID_TOKEN");
         assert!(refused.cause.contains("not for RS256"), "{refused}");
@@ -99,7 +116,9 @@ fn a_key_must_be_for_rs256_signatures() {
     let strange = json!({"keys": [7, null, {"kid": 7}, {"kty": "AKP", "kid": "y"}, set["keys"][1].clone()]});
     judged(&strange.to_string()).expect("keys of other kinds are skipped");
     assert_rule(judged(r#"{"keys":[]}"#), VerifyRule::UnknownKey, "token SITE_ID_TOKEN");
-    for bad in ["", "null", "[]", "{}", r#"{"keys":null}"#, r#"{"keys":{}}"#, "<html>502 Bad Gateway</html>", "[[]]"] {
+    for bad in
+        ["", "null", "[]", "{}", r#"{"keys":null}"#, r#"{"keys":{}}"#, "<html>502 Bad Gateway</html>", "[[]]"]
+    {
         assert_rule(judged(bad), VerifyRule::KeysUnreadable, "key set");
     }
 }

@@ -1,0 +1,154 @@
+//! What `explain` says is what the kernel is asked: compared with strace(1), not with our own messages.
+//!
+//! The child is compared from the clone to execve: every explained call occurs, in order, and nothing of what changes
+//! identity, rights, namespaces or mounts occurs that is not explained. The parent is compared up to the release: its
+//! control groups and what it writes into them and into /proc.
+
+mod compare;
+mod trace;
+
+use jacamar_plan::Level;
+use serde_json::Value;
+use testbed::host::{
+    BIN, CI1, ControlGroup, Host, KEEPER, PREFIX, Place, RUNNER, Ran, SHARED, Start, Started, Surroundings,
+};
+
+use crate::compare::{child, parent};
+use crate::trace::Trace;
+
+/// Calls that strace(1) records: those that are compared and those that open what the others name by descriptor.
+const TRACED: &str = "trace=execve,clone,clone3,fork,vfork,mkdir,read,write,prctl,openat,openat2,fstatfs,close_range,\
+    mount,umount2,move_mount,open_tree,fsopen,fsconfig,fsmount,fspick,mount_setattr,pivot_root,chroot,chdir,fchdir,\
+    setsid,setpgid,setns,unshare,keyctl,add_key,request_key,setuid,setgid,setreuid,setregid,setresuid,setresgid,\
+    setfsuid,setfsgid,setgroups,capset,seccomp,prlimit64,setrlimit,umask,mkdirat,personality,sched_setaffinity,\
+    setpriority,sethostname";
+
+/// One launch, explained and traced.
+struct Launch {
+    place: Place<'static>,
+    profile: &'static str,
+    /// A control group delegated to the starter, as by `Delegate=yes`.
+    group: Option<ControlGroup>,
+}
+
+impl Launch {
+    fn new(level: Level, surroundings: Surroundings, profile: &'static str) -> Self {
+        Self { place: Place { host: Host::shared(), level, surroundings }, profile, group: None }
+    }
+
+    fn compare(&self) {
+        let name = format!("{}, {}", self.place, self.profile);
+        let (explained, trace) = (self.explained(), self.traced());
+        let calls = |contain: bool| -> Vec<String> {
+            let steps = explained["steps"].as_array().expect("steps");
+            let of = steps.iter().filter(|step| (step["phase"] == "contain") == contain);
+            let calls = of.flat_map(|step| step["calls"].as_array().expect("calls"));
+            calls.map(|call| call.as_str().expect("text").to_owned()).collect()
+        };
+        parent(&name, &calls(true), trace.parent());
+        child(&name, &calls(false), &trace.child());
+    }
+
+    fn run(&self, under: &[&str], before: &str) -> Ran {
+        let enter = self.group.as_ref().map(ControlGroup::enter).into_iter().flatten().collect::<Vec<_>>();
+        let under: Vec<&str> = enter.iter().map(String::as_str).chain(under.iter().copied()).collect();
+        self.place
+            .start(&Start {
+                profile: self.profile,
+                under: &under,
+                before,
+                command: &["true"],
+                ..Start::default()
+            })
+            .finish()
+    }
+
+    /// `explain --json` of the same program by the same starter.
+    fn explained(&self) -> Value {
+        let profile = self.profile;
+        let keeper = self.place.host.accounts().get(KEEPER).uid;
+        let explain = match self.place.level {
+            Level::Root => {
+                format!("{PREFIX}/bin/jacamar-auth explain --user {CI1} --profile {profile} --json")
+            }
+            Level::Capabilities => format!("{BIN}/capability-level {keeper} {CI1} {profile} --explain"),
+            Level::User => format!("{PREFIX}/bin/jacamar explain --profile {profile} --json"),
+        };
+        serde_json::from_str(&self.run(&[], &format!("exec {explain}")).ok()).expect("JSON")
+    }
+
+    /// The launch under strace(1), one file for each process.
+    fn traced(&self) -> Trace {
+        let root = |command: &[&str]| Started::new(self.place.host.as_root(command)).finish();
+        let missing = root(&["sh", "-c", "command -v strace"]).code != 0;
+        assert!(!missing, "strace is missing: install the package `strace` (`make setup` does)");
+        let folder = root(&["mktemp", "-d", &format!("{SHARED}/strace.XXXXXX")]).ok();
+        let folder = folder.trim_end();
+        let prefix = format!("{folder}/of");
+        let ran = self.run(&["strace", "-ff", "-y", "-v", "-s", "4096", "-o", &prefix, "-e", TRACED], ":");
+        assert_eq!(ran.code, 0, "{}, {}: {ran}", self.place, self.profile);
+        let files = "cd \"$1\" && for f in of.*; do echo \"== ${f#of.}\"; cat \"$f\"; done";
+        Trace::parse(&root(&["sh", "-c", files, "sh", folder]).ok())
+    }
+}
+
+fn compare(level: Level, surroundings: Surroundings, profile: &'static str) {
+    Launch::new(level, surroundings, profile).compare();
+}
+
+/// The same in a delegated control group, where this host can give one.
+fn compare_delegated(level: Level, profile: &'static str) {
+    let mut launch = Launch::new(level, Surroundings::AsItIs, profile);
+    let Some(group) = ControlGroup::make().expect("root can make a control group") else { return };
+    let starter = if level == Level::Capabilities { RUNNER } else { CI1 };
+    group.delegate(launch.place.host.accounts().get(starter)).expect("root can give it away");
+    launch.group = Some(group);
+    launch.compare();
+}
+
+#[test]
+fn root_default() {
+    compare(Level::Root, Surroundings::AsItIs, "default");
+}
+
+#[test]
+fn root_default_without_cgroup2() {
+    compare(Level::Root, Surroundings::NoCgroup2, "default");
+}
+
+/// The filter is loaded with CAP_SYS_ADMIN, and without namespaces or no_new_privs.
+#[test]
+fn root_compat() {
+    compare(Level::Root, Surroundings::AsItIs, "compat");
+}
+
+#[test]
+fn capabilities_default() {
+    compare(Level::Capabilities, Surroundings::AsItIs, "default");
+}
+
+#[test]
+fn user_default() {
+    compare(Level::User, Surroundings::AsItIs, "default");
+}
+
+#[test]
+fn user_compat() {
+    compare(Level::User, Surroundings::AsItIs, "compat");
+}
+
+#[test]
+fn user_default_delegated() {
+    compare_delegated(Level::User, "default");
+}
+
+#[test]
+fn capabilities_default_delegated() {
+    compare_delegated(Level::Capabilities, "default");
+}
+
+/// Neither namespaces nor filter: design §4.
+#[test]
+fn capabilities_compat_delegated() {
+    compare_delegated(Level::Capabilities, "compat");
+}

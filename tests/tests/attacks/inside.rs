@@ -1,0 +1,55 @@
+//! The job against its own process 1.
+
+use testbed::host::{CI1, Host, Start, Started, compile};
+
+use crate::places;
+
+const EACCES: &str = "13";
+const EPERM: &str = "1";
+
+#[test]
+fn a_job_cannot_trace_read_or_end_its_process_1() {
+    let attack = compile(Host::shared(), "attack");
+    for place in places() {
+        // A hidden /proc says that there is no such file.
+        let script = format!("{attack} once 1; sleep 0.2; echo alive=yes; unshare -Ur {attack} once 1 | sed s/^/nested-/");
+        let ran = place.run("default", &script);
+        // Process 1 has blocked all that can be blocked, and the kernel keeps SIGKILL and SIGSTOP from it.
+        assert_eq!((ran.code, ran.value("alive")), (0, "yes"), "{place}: {ran}");
+        for prefix in ["", "nested-"] {
+            for what in ["fd", "environ", "mem", "maps", "cwd", "root", "exe", "auxv", "ptrace", "process_vm_readv", "pidfd_getfd"] {
+                let answer = ran.value(&format!("{prefix}{what}"));
+                assert!([EACCES, EPERM, "2", "3"].contains(&answer), "{place}: {prefix}{what}={answer}");
+            }
+        }
+    }
+}
+
+/// CVE-2025-4598 (systemd-coredump): no dump and no file of /proc of a process that was privileged.
+#[test]
+fn launcher_and_process_1_are_not_dumpable_and_have_no_core_limit() {
+    let attack = compile(Host::shared(), "attack");
+    for place in places() {
+        let job = place.start(&Start { command: &["sh", "-c", "ulimit -c; echo up; exec sleep 77777"], ..Start::default() });
+        let core = job.wait_for("up").lines().next().unwrap_or_default().to_owned();
+        let processes = testbed::host::with_descendants(job.pid());
+        for process in processes.iter().take(1) {
+            let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.pid)).expect("root may");
+            let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+            assert_eq!(line.split_whitespace().nth(4), Some("0"), "{place}: {line}");
+        }
+        // The job has the caller's limit back.
+        let caller = Started::new(place.host.as_user(CI1, &["sh", "-c", "ulimit -c"])).finish().ok();
+        assert_eq!(core, caller.trim(), "{place}");
+        // From outside, as the same user: neither of the two can be read or traced.
+        for process in processes.iter().take(2) {
+            let pid = process.pid.to_string();
+            let ran = Started::new(place.host.as_user(CI1, &["sh", "-c", &format!("trap '' TERM; {attack} once {pid}")]));
+            let ran = ran.finish();
+            for what in ["fd", "environ", "mem", "maps", "cwd", "root", "exe", "auxv", "ptrace", "process_vm_readv", "pidfd_getfd"] {
+                let answer = ran.value(what);
+                assert!([EACCES, EPERM, "3"].contains(&answer) || answer == "2", "{place}: {} {what}={answer}", process.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Whole jobs from end to end: GitLab stand-in, runner stand-in, the installed programs, real accounts. "Must show" 3
+//! and 5 of issue A, and its table of bad input.
+//!
+//! A test's thread enters the built host's mount namespace and does all of its work there; so do the threads and
+//! processes that it starts. Each has a GitLab, a configuration and a directory for the runner of its own.
+
+mod direct;
+mod golden;
+mod left;
+mod place;
+mod success;
+mod user_level;
