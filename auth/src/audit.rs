@@ -64,16 +64,17 @@ impl Audit {
         object.extend(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let result = match self {
             Self::Off => Ok(()),
-            Self::Journal(socket) => send(socket, &journal_entry(priority, &object)),
+            Self::Journal(socket) => send(socket, &journal_entry(priority, &object)).context(JOURNAL),
             Self::Syslog(socket) => {
                 // LOG_AUTHPRIV of syslog(3).
                 let text = format!("<{}>jacamar-auth: {}", (10 << 3) | priority as u8, Value::Object(object));
-                send(socket, text.as_bytes())
+                send(socket, text.as_bytes()).context(SYSLOG)
             }
             Self::File(path) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 object.insert("time".into(), now.as_secs_f64().into());
                 append(path, &format!("{}\n", Value::Object(object)))
+                    .with_context(|| path.display().to_string())
             }
         };
         result.with_context(|| format!("could not write the audit line {event}"))

@@ -11,7 +11,6 @@ use anyhow::{Context, anyhow, bail};
 use jacamar_plan::{Account, Directories, Grant, Host, Job, Level, Outcome, Profile, Site, Stage};
 use jacamar_sandbox::{Collect, Command, Own, Stdio, Stream, Terms, Watch};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::pipe2;
 
 /// Nobody else's account: as the runner's it could write files of the runner, as `nobody` others could trace it.
@@ -145,8 +144,7 @@ pub(crate) fn blank(length: usize) -> anyhow::Result<File> {
 }
 
 fn memfd(parts: &[&[u8]], more_seals: SealFlag) -> anyhow::Result<File> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create(c"jacamar", flags).context("could not make a memfd")?);
+    let mut file = jacamar_kernel::memfd(c"jacamar").context("could not make a memfd")?;
     for part in parts {
         file.write_all(part).context("could not fill a memfd")?;
     }

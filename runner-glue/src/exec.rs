@@ -13,7 +13,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs a command in the caller's environment; its exit code.
 pub(crate) fn exec(own: &Own, profile: &str, terminal: bool, command: &[OsString]) -> anyhow::Result<u8> {
-    let words = Words::new(command, std::env::vars_os()).context("the command or its environment cannot be passed on")?;
+    let words = Words::new(command, std::env::vars_os())
+        .context("the command or its environment cannot be passed on")?;
     Ok(session(profile)?.run(own, words, terminal)?)
 }
 
@@ -29,9 +30,12 @@ pub(crate) fn explain(profile: &str, json: bool) -> anyhow::Result<u8> {
 fn session(profile: &str) -> anyhow::Result<Session> {
     let account = jacamar_site::accounts::current()?;
     let working_directory = std::env::current_dir().context("the current directory is gone")?;
-    let working_directory =
-        working_directory.into_os_string().into_string().map_err(|_| anyhow!("the current directory is not UTF-8"))?;
-    let state = jacamar_record::state_directory(Level::User, &account.home, std::env::var_os("XDG_STATE_HOME"))?;
+    let working_directory = working_directory
+        .into_os_string()
+        .into_string()
+        .map_err(|_| anyhow!("the current directory is not UTF-8"))?;
+    let state =
+        jacamar_record::state_directory(Level::User, &account.home, std::env::var_os("XDG_STATE_HOME"))?;
     Ok(Session {
         base: state.join("tmp"),
         grant: Grant { account, claims_digest: String::new(), rule: "exec".into() },

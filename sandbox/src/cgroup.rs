@@ -112,7 +112,13 @@ impl Cgroup {
 ///
 /// # Errors
 /// [`StepError`] if processes do not end within the time, or a node cannot be removed.
-pub fn remove_job_cgroup(site: &str, uid: u32, job_id: &str, level: Level, within: Duration) -> Result<(), StepError> {
+pub fn remove_job_cgroup(
+    site: &str,
+    uid: u32,
+    job_id: &str,
+    level: Level,
+    within: Duration,
+) -> Result<(), StepError> {
     let (user, job) = JobCgroup::nodes(site, uid, job_id);
     let failed = |e| step(Step::EndCgroup { path: job.clone() }, e);
     let leaf = match nix::fcntl::open(job.as_str(), DIRECTORY, Mode::empty()) {

@@ -91,6 +91,12 @@ impl JobDirectories {
         self.base.join(&self.name)
     }
 
+    /// Whether they were made.
+    #[must_use]
+    pub fn exist(&self) -> bool {
+        self.path().exists()
+    }
+
     /// Paths for the plan.
     ///
     /// # Errors
@@ -147,7 +153,7 @@ impl JobDirectories {
     /// [`DirectoryError`]; directories that are not there are removed.
     pub fn remove(self) -> Result<(), DirectoryError> {
         let failed = |errno| DirectoryError { what: "remove", path: self.path(), errno };
-        if !self.path().exists() {
+        if !self.exist() {
             return Ok(());
         }
         let base = open_directory(&self.base)?;

@@ -8,7 +8,10 @@
  *   become    all are ours, the name still is the launcher's: only tracing and /proc count, the rest is its owner's right
  *   other     none is ours: the supervisor
  *
- * attack once PID: one attempt of each kind; NAME=ok or NAME=ERRNO.
+ * Signals that could end a process go to those alone that are not ours at all: the kernel's check is the same for each
+ * signal, and what is wholly ours may be ended by us.
+ *
+ * attack once PID: one attempt of each kind; NAME=ok or NAME=ERRNO. attack read PID: no signals.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -26,15 +29,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SIGNALS = 4, FILES = 8 };
-static const int signals[SIGNALS] = { SIGSTOP, SIGKILL, SIGTERM, SIGCONT };
+enum { SIGNALS = 5, DEADLY = 2, FILES = 8 };
+static const int signals[SIGNALS] = { SIGKILL, SIGTERM, SIGSTOP, SIGCONT, 0 };
 static const char *const files[FILES] = { "fd", "environ", "mem", "maps", "cwd", "root", "exe", "auxv" };
 /* What was tried: indices of the above, then ptrace, prlimit, process_vm_readv, pidfd_getfd. */
 enum { PTRACE = SIGNALS + FILES, PRLIMIT, VM, GETFD, ALL };
 
 static const char *name_of(int what)
 {
-	static const char *const names[] = { "stop", "kill", "term", "cont" };
+	static const char *const names[] = { "kill", "term", "stop", "cont", "null" };
 	static const char *const rest[] = { "ptrace", "prlimit", "process_vm_readv", "pidfd_getfd" };
 	return what < SIGNALS ? names[what] : what < PTRACE ? files[what - SIGNALS] : rest[what - PTRACE];
 }
@@ -75,8 +78,9 @@ static int try(pid_t pid, int what)
 		ptrace(PTRACE_DETACH, pid, NULL, NULL);
 		return 0;
 	case PRLIMIT: {
-		struct rlimit limit = { 16, 16 };
-		return prlimit(pid, RLIMIT_NOFILE, &limit, NULL) ? errno : 0;
+		/* The kernel's check is the same for reading and writing. */
+		struct rlimit limit;
+		return prlimit(pid, RLIMIT_NOFILE, NULL, &limit) ? errno : 0;
 	}
 	case VM: {
 		struct iovec local = { byte, 1 }, remote = { (void *)&signals, 1 };
@@ -131,8 +135,8 @@ static enum kind kind_of(const struct seen *seen)
 int main(int argc, char **argv)
 {
 	long met[3] = { 0 };
-	if (argc == 3 && strcmp(argv[1], "once") == 0) {
-		for (int what = 0; what < ALL; what++) {
+	if (argc == 3 && (strcmp(argv[1], "once") == 0 || strcmp(argv[1], "read") == 0)) {
+		for (int what = strcmp(argv[1], "read") ? 0 : SIGNALS; what < ALL; what++) {
 			int error = try(atoi(argv[2]), what);
 			if (error)
 				printf("%s=%d\n", name_of(what), error);
@@ -164,10 +168,14 @@ int main(int argc, char **argv)
 				/* A process that is wholly ours may be signalled and limited by us. */
 				if (kind == BECOME && (what < SIGNALS || what == PRLIMIT))
 					continue;
+				if (kind != OTHER && what < DEADLY)
+					continue;
 				int error = try(pid, what);
 				int same = look(pid, &after) && strcmp(after.name, argv[2]) == 0 && kind_of(&after) == kind;
-				if (error == 0 && (same || what == 1))
+				if (error == 0 && same)
 					printf("breach %s: %s\n", kinds[kind], name_of(what));
+				if (error == 0 && what < SIGNALS && signals[what] == SIGSTOP)
+					kill(pid, SIGCONT);
 				if (!same)
 					break;
 				met[kind]++;

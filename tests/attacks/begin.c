@@ -18,11 +18,18 @@ int main(int argc, char **argv)
 		argv[3] = argv[2];
 		execv(program, argv + 3);
 	} else if (argc > 3 && strcmp(argv[1], "crowded") == 0) {
-		char name[32];
-		for (long i = atol(argv[2]); i > 0; i--) {
-			snprintf(name, sizeof name, "V%ld", i);
-			setenv(name, "x", 1);
+		long count = atol(argv[2]), old = 0;
+		while (environ[old])
+			old++;
+		char **all = calloc(count + old + 1, sizeof *all), *names = calloc(count, 32);
+		if (all == NULL || names == NULL)
+			return 126;
+		memcpy(all, environ, old * sizeof *all);
+		for (long i = 0; i < count; i++) {
+			all[old + i] = names + 32 * i;
+			snprintf(all[old + i], 32, "V%ld=x", i);
 		}
+		environ = all;
 		execv(argv[3], argv + 3);
 	}
 	perror("begin");

@@ -38,7 +38,9 @@ pub enum RecordError {
         reason: String,
     },
     /// Another version of this program wrote it.
-    #[error("the record {path} has format {found}, this program knows {FORMAT}: finish the job with the program that began it")]
+    #[error(
+        "the record {path} has format {found}, this program knows {FORMAT}: finish the job with the program that began it"
+    )]
     Format {
         /// Path.
         path: PathBuf,
@@ -63,7 +65,8 @@ pub enum RecordError {
     },
 }
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const DIRECTORY: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 const RECORD_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Records of one host that are looked at for a free slot.
 const RECORDS_MAX: usize = 100_000;
@@ -107,7 +110,8 @@ impl Jobs {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(io("make", &path, errno)),
         }
-        let directory = nix::fcntl::open(&path, DIRECTORY, Mode::empty()).map_err(|e| io("open", &path, e))?;
+        let directory =
+            nix::fcntl::open(&path, DIRECTORY, Mode::empty()).map_err(|e| io("open", &path, e))?;
         ours(directory.as_fd(), &path, 0o077)?;
         let parent = nix::fcntl::open(state, DIRECTORY, Mode::empty()).map_err(|e| io("open", state, e))?;
         ours(parent.as_fd(), state, 0o022)?;
@@ -125,7 +129,8 @@ impl Jobs {
     pub fn slots(&self) -> Result<Slots<'_>, RecordError> {
         let path = self.state.join("slots");
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::open(&path, flags, Mode::from_bits_truncate(0o600)).map_err(|e| io("open", &path, e))?;
+        let file = nix::fcntl::open(&path, flags, Mode::from_bits_truncate(0o600))
+            .map_err(|e| io("open", &path, e))?;
         let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| io("lock", &path, e))?;
         Ok(Slots { jobs: self, _lock: lock })
     }
@@ -283,8 +288,11 @@ impl OpenJob {
     /// # Errors
     /// [`RecordError`]
     pub fn running(&self) -> Result<Option<Running>, RecordError> {
-        let Some(text) = read_file(self.directory.as_fd(), c"supervisor", &self.path)? else { return Ok(None) };
-        let damaged = |e: serde_json::Error| RecordError::Damaged { path: self.path.clone(), reason: e.to_string() };
+        let Some(text) = read_file(self.directory.as_fd(), c"supervisor", &self.path)? else {
+            return Ok(None);
+        };
+        let damaged =
+            |e: serde_json::Error| RecordError::Damaged { path: self.path.clone(), reason: e.to_string() };
         serde_json::from_slice(&text).map(Some).map_err(damaged)
     }
 
@@ -332,7 +340,8 @@ fn parse(text: &[u8], path: &Path) -> Result<Record, RecordError> {
     struct Version {
         format: u64,
     }
-    let damaged = |e: serde_json::Error| RecordError::Damaged { path: path.to_owned(), reason: e.to_string() };
+    let damaged =
+        |e: serde_json::Error| RecordError::Damaged { path: path.to_owned(), reason: e.to_string() };
     let Version { format } = serde_json::from_slice(text).map_err(damaged)?;
     if format != u64::from(FORMAT) {
         return Err(RecordError::Format { path: path.to_owned(), found: format });
@@ -341,7 +350,11 @@ fn parse(text: &[u8], path: &Path) -> Result<Record, RecordError> {
 }
 
 /// A file of ours; `None` if there is none.
-fn read_file(directory: BorrowedFd<'_>, name: &std::ffi::CStr, path: &Path) -> Result<Option<Vec<u8>>, RecordError> {
+fn read_file(
+    directory: BorrowedFd<'_>,
+    name: &std::ffi::CStr,
+    path: &Path,
+) -> Result<Option<Vec<u8>>, RecordError> {
     let failed = |e| io("read", path, e);
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(directory, name, flags, Mode::empty()) {
@@ -373,7 +386,11 @@ fn write_file(directory: BorrowedFd<'_>, name: &str, mut text: &[u8]) -> Result<
 }
 
 /// New file, fsync, rename, fsync: after a crash there is the old one or the new one.
-fn write_json<T: Serialize + DeserializeOwned>(directory: BorrowedFd<'_>, name: &str, value: &T) -> Result<(), Errno> {
+fn write_json<T: Serialize + DeserializeOwned>(
+    directory: BorrowedFd<'_>,
+    name: &str,
+    value: &T,
+) -> Result<(), Errno> {
     let text = serde_json::to_vec_pretty(value).map_err(|_| Errno::EINVAL)?;
     let new = format!("{name}.new");
     write_file(directory, &new, &text)?;

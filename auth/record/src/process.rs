@@ -33,7 +33,9 @@ impl ProcessId {
         match Process::new(pid).and_then(|process| process.stat()) {
             Ok(stat) => Ok(Some(Self { pid, start_time: stat.starttime })),
             Err(ProcError::NotFound(_)) => Ok(None),
-            Err(ProcError::Io(error, _)) if error.raw_os_error() == Some(nix::Error::ESRCH as i32) => Ok(None),
+            Err(ProcError::Io(error, _)) if error.raw_os_error() == Some(nix::Error::ESRCH as i32) => {
+                Ok(None)
+            }
             Err(source) => Err(ProcessError { pid, source }),
         }
     }

@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use jacamar_contract::environment::{RecordVariable, RunnerEnvironment};
 use jacamar_kernel::{Errno, pidfd_open, pidfd_send_signal};
-use jacamar_plan::Level;
+use jacamar_plan::{Level, Outcome, Stage};
 use jacamar_record::{Jobs, OpenJob, ProcessId, RecordError, boot_id};
 use jacamar_sandbox::Own;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::user_side::{directories, state};
+use super::user_side::{directories, host, request, run_as_user, state};
 use super::{StageEnd, StageError, tell};
 use crate::audit::{Audit, Priority};
 
 /// Processes that were killed end within this, or the job is not clean.
 const END_WITHIN: Duration = Duration::from_secs(4);
 
-pub(super) fn cleanup(_own: &Own, environment: &RunnerEnvironment) -> Result<StageEnd, StageError> {
+pub(super) fn cleanup(own: &Own, environment: &RunnerEnvironment) -> Result<StageEnd, StageError> {
     let name = match &environment.record {
         RecordVariable::Named(name) => name,
         RecordVariable::Unset => {
@@ -40,16 +40,23 @@ pub(super) fn cleanup(_own: &Own, environment: &RunnerEnvironment) -> Result<Sta
         Err(RecordError::Missing(_)) => return Ok(StageEnd::done()),
         other => other?,
     };
-    finish(job, &jobs, level, &state)?;
+    finish(own, job, &jobs, level, &state)?;
     Ok(StageEnd::done())
 }
 
 /// Ends and removes a job; also what `gc` will do with records that nobody finishes.
-fn finish(job: OpenJob, jobs: &Jobs, level: Level, state: &std::path::Path) -> Result<(), StageError> {
+fn finish(
+    own: &Own,
+    job: OpenJob,
+    jobs: &Jobs,
+    level: Level,
+    state: &std::path::Path,
+) -> Result<(), StageError> {
     // No stage starts any more.
     job.mark_closing()?;
     let record = job.record();
     let same_boot = record.boot_id == boot_id().context("could not read the boot id")?;
+    let mut secrets = Ok(());
     if same_boot {
         if let Some(running) = job.running()? {
             // The supervisor first: it would take the end of its child for the job's.
@@ -57,6 +64,8 @@ fn finish(job: OpenJob, jobs: &Jobs, level: Level, state: &std::path::Path) -> R
             // Its death is end of file for process 1, which ends the stage; not waited for in vain.
             end(running.init)?;
         }
+        // The rest is cleaned up whatever becomes of it.
+        secrets = remove_secrets(own, &job);
         if let Ok(node) = &record.host_facts.cgroup.node {
             let uid = record.grant.account.uid;
             jacamar_sandbox::remove_job_cgroup(node, uid, job.name(), level, END_WITHIN)
@@ -72,7 +81,31 @@ fn finish(job: OpenJob, jobs: &Jobs, level: Level, state: &std::path::Path) -> R
     job.remove(jobs)?;
     drop(lock);
     audit.line(Priority::Info, "cleanup", &fields)?;
-    Ok(())
+    secrets
+}
+
+/// After an abort the runner does not run `cleanup_file_variables`: file variables and tokens stay in
+/// `<project>.tmp`. They are the user's, so the user's side removes them, in the sandbox.
+fn remove_secrets(own: &Own, job: &OpenJob) -> Result<(), StageError> {
+    let record = job.record();
+    let gone = !jacamar_site::accounts::exists(record.grant.account.uid).unwrap_or(true);
+    // Without its directories no script of the job has run.
+    if gone || !directories(job).exist() {
+        return Ok(());
+    }
+    let mut request = request(record, Stage::Cleanup, &[]);
+    request.report = false;
+    request.remove = vec![format!("{}/{}.tmp", record.builds_dir, record.project.project_path)];
+    let done = run_as_user(own, job, &host(record)?, &request, &[])?;
+    match done.ended.outcome {
+        Outcome::Exited(0) => Ok(()),
+        Outcome::Broken(error) => Err(StageError::Broken(error.into())),
+        outcome @ (Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_)) => {
+            Err(StageError::Broken(anyhow::anyhow!(
+                "the job's temporary files could not be removed ({outcome:?})"
+            )))
+        }
+    }
 }
 
 /// SIGKILL for exactly this process, and its end awaited.

@@ -44,7 +44,8 @@ pub(super) fn run(
     let done = run_as_user(own, &job, &host(record)?, &request(record, stage.clone(), &script), &script)?;
     let outcome = stage_report::believed(&done.ended.outcome, done.report);
     let audit = Audit::open(&record.audit, &state)?;
-    let said: Value = format!("{:?}", done.ended.outcome).into();
+    // The user's word where it agrees with the exit code, else how the process ended.
+    let said: Value = format!("{:?}", outcome.as_ref().unwrap_or(&done.ended.outcome)).into();
     audit.line(
         Priority::Info,
         "run",

@@ -11,9 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::Context;
 use jacamar_contract::stage_request::ProfileMode;
-use jacamar_kernel::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// The private descriptor. One digit, as dash and zsh need it, and one that scripts seldom use.
 pub(super) const ANNOUNCE: i32 = 8;
@@ -25,16 +23,13 @@ const ANNOUNCEMENT: &str = "{ printf . >&8 && exec 8>&-; } 2>/dev/null || exit 1
 /// What `bash --noprofile --login` leaves out and `JACAMAR_ETC_PROFILE_ONLY` wants.
 const ETC_PROFILE: &str = "if [ -r /etc/profile ]; then . /etc/profile < /dev/null; fi; ";
 
-/// `MFD_NOEXEC_SEAL` of `include/uapi/linux/memfd.h`, Linux 6.3.
-const NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(8);
-
 /// The script in a file without a name, sealed, at its beginning.
 #[derive(Debug)]
 pub(crate) struct Feed(File);
 
 impl Feed {
     pub(crate) fn new(profile: ProfileMode, script: &[u8]) -> anyhow::Result<Self> {
-        let mut file = memory().context("could not make a memfd for the script")?;
+        let mut file = jacamar_kernel::memfd(c"script").context("could not make a memfd for the script")?;
         let first = first_line(profile, script);
         let written = file.write_all(first.as_bytes()).and_then(|()| file.write_all(script));
         written
@@ -55,16 +50,6 @@ impl Feed {
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// vm.memfd_noexec = 2 demands the flag, kernels before 6.3 do not know it.
-fn memory() -> Result<File, Errno> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    match memfd_create(c"script", flags | NOEXEC_SEAL) {
-        Err(Errno::EINVAL) => memfd_create(c"script", flags),
-        other => other,
-    }
-    .map(File::from)
 }
 
 fn first_line(profile: ProfileMode, script: &[u8]) -> String {

@@ -132,7 +132,8 @@ impl<'h> Place<'h> {
 
     /// What executes the rest of the line with the surroundings.
     fn surrounding(&self) -> Vec<String> {
-        let filter = |errno: &str| vec![format!("{BIN}/old-kernel"), "--errno".into(), errno.into(), "--".into()];
+        let filter =
+            |errno: &str| vec![format!("{BIN}/old-kernel"), "--errno".into(), errno.into(), "--".into()];
         match self.surroundings {
             Surroundings::OldKernel => filter("ENOSYS"),
             Surroundings::Container => filter("EPERM"),

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 /// Programs of the product, which the built host has in `PREFIX/bin`.
 pub(super) const PRODUCT: [&str; 2] = ["jacamar-auth", "jacamar"];
 /// Programs of the testbed, which stand apart from the product's.
-pub(super) const TESTBED: [&str; 5] = ["capability-level", "gitlab-runner", "job", "old-kernel", "testbed-host"];
+pub(super) const TESTBED: [&str; 5] =
+    ["capability-level", "gitlab-runner", "job", "old-kernel", "testbed-host"];
 
 /// The path of a program that was built beside the running one; `JACAMAR_BIN_DIR` names another directory for those
 /// of the product.

@@ -8,27 +8,26 @@ use crate::{STATUS, assert_whole, places};
 #[test]
 fn closed_standard_descriptors_are_no_files_of_ours() {
     let host = Host::shared();
-    let directory = "/tmp/closed-descriptors";
-    let made = Started::new(host.as_root(&["sh", "-c", &format!("mkdir -p {directory}; chmod 1777 {directory}")])).finish();
-    assert_eq!(made.code, 0, "{made}");
     for place in places() {
         for combination in 0..8 {
             let closed: Vec<u32> = (0..3).filter(|fd| combination & (1 << fd) != 0).collect();
             let before: String = closed.iter().map(|fd| format!("exec {fd}>&-\n")).collect();
             // /tmp of the job is its own, so the answer goes to the home directory.
             let file = format!("closed-{}-{combination}", place.level);
-            let script = format!("ls /proc/$$/fd > ~/{file}; for n in 0 1 2; do readlink /proc/$$/fd/$n >> ~/{file}; done");
+            let script = format!(
+                "(ls /proc/$$/fd; for n in 0 1 2; do readlink /proc/$$/fd/$n; done) | cat > ~/{file}"
+            );
             let start = Start { before: &before, command: &["sh", "-c", &script], ..Start::default() };
             let ran = place.start(&start).finish();
             assert_eq!(ran.code, 0, "{place}: {closed:?}: {ran}");
-            let answer = Started::new(host.as_root(&["cat", &format!("{}/{file}", place.user().home)])).finish().ok();
+            let answer =
+                Started::new(host.as_root(&["cat", &format!("{}/{file}", place.user().home)])).finish().ok();
             let lines: Vec<&str> = answer.lines().collect();
-            // dash holds its redirection's target elsewhere while `ls` runs.
-            assert_eq!(&lines[..3], ["0", "1", "2"], "{place}: {closed:?}: {answer}");
+            assert!(lines.len() == 6 && lines[..3] == ["0", "1", "2"], "{place}: {closed:?}: {answer}");
             for fd in closed {
-                let target = lines[lines.len() - 3..][usize::try_from(fd).expect("small")];
-                // 1 is redirected while readlink runs, but not in the shell.
-                assert_eq!(target, "/dev/null", "{place}: {fd}: {answer}");
+                // glibc opens the latter in programs with file capabilities, before main.
+                let opened = lines[3 + usize::try_from(fd).expect("small")];
+                assert!(["/dev/null", "/dev/full"].contains(&opened), "{place}: {fd}: {answer}");
             }
         }
     }
@@ -38,7 +37,11 @@ fn closed_standard_descriptors_are_no_files_of_ours() {
 fn cve_2021_4034_no_arguments_at_all() {
     let host = Host::shared();
     let begin = compile(host, "begin");
-    for program in [format!("{PREFIX}/bin/jacamar-auth"), format!("{PREFIX}/bin/jacamar"), format!("{BIN}/capability-level")] {
+    for program in [
+        format!("{PREFIX}/bin/jacamar-auth"),
+        format!("{PREFIX}/bin/jacamar"),
+        format!("{BIN}/capability-level"),
+    ] {
         for user in ["ci1", "gitlab-runner", "root"] {
             let command = [begin.as_str(), "bare", &program];
             let command = if user == "root" { host.as_root(&command) } else { host.as_user(user, &command) };
@@ -54,7 +57,20 @@ fn cve_2021_3156_another_name_changes_nothing() {
     let begin = compile(host, "begin");
     let program = format!("{PREFIX}/bin/jacamar-auth");
     for name in ["sudoedit", "", "-", "--help", "%s%n", "jacamar", "/bin/sh"] {
-        let command = [begin.as_str(), "named", name, &program, "exec", "--user", "ci1", "--profile", "default", "--", "id", "-un"];
+        let command = [
+            begin.as_str(),
+            "named",
+            name,
+            &program,
+            "exec",
+            "--user",
+            "ci1",
+            "--profile",
+            "default",
+            "--",
+            "id",
+            "-un",
+        ];
         let ran = Started::new(host.as_root(&command)).finish();
         assert_eq!(ran.ok(), "ci1\n", "{name:?}");
     }
@@ -86,7 +102,9 @@ fn cve_2019_16884_and_19921_a_false_proc_is_refused() {
             };
             let line = format!("{mount} && exec \"$@\"");
             let under = ["unshare", "-m", "sh", "-c", &line, "sh"];
-            let ran = place.start(&Start { under: &under, command: &["sh", "-c", "echo ran"], ..Start::default() }).finish();
+            let ran = place
+                .start(&Start { under: &under, command: &["sh", "-c", "echo ran"], ..Start::default() })
+                .finish();
             assert_eq!((ran.code, ran.out.as_str()), (125, ""), "{place}, {kind}: {ran}");
         }
     }

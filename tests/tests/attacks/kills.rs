@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use jacamar_plan::Level;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testbed::host::{LEVELS, Place, Process, Start, Started, marked, of_namespace, wait_gone, with_descendants};
+use testbed::host::{
+    LEVELS, Place, Process, Start, Started, marked, of_namespace, wait_gone, with_descendants,
+};
 
 use crate::places;
 
@@ -176,14 +178,18 @@ fn compat_supervisor_killed_and_the_group_holds_the_rest() {
     let Some(leaf) = leaf(running.init) else { return };
     running.started.signal(Signal::SIGKILL);
     // Process 1 and the command die with it; their end is waited for.
-    let with_it: Vec<Process> = running.all.iter().filter(|process| process.pid == running.init.as_raw()).cloned().collect();
+    let with_it: Vec<Process> =
+        running.all.iter().filter(|process| process.pid == running.init.as_raw()).cloned().collect();
     assert!(wait_gone(&with_it, SOON).is_empty(), "{with_it:?}");
     let members = fs::read_to_string(format!("{leaf}/cgroup.procs")).expect("the group stays");
     let members: Vec<i32> = members.lines().map(|line| line.parse().expect("a pid")).collect();
     let left = testbed::host::alive(&running.all);
     let outside: Vec<&Process> = left.iter().filter(|process| !members.contains(&process.pid)).collect();
     // A process that died meanwhile is in neither list.
-    assert!(testbed::host::alive(&outside.into_iter().cloned().collect::<Vec<_>>()).is_empty(), "{left:?} {members:?}");
+    assert!(
+        testbed::host::alive(&outside.into_iter().cloned().collect::<Vec<_>>()).is_empty(),
+        "{left:?} {members:?}"
+    );
     fs::write(format!("{leaf}/cgroup.kill"), "1").expect("root may");
     assert_gone(&place, &running.all, &mark);
     let group = leaf.rsplit_once('/').expect("below the job's").0;

@@ -6,8 +6,22 @@ use crate::{STATUS, assert_whole, places};
 
 /// Options of prlimit(1), one for each RLIMIT_* of getrlimit(2).
 const LIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 #[test]
@@ -38,7 +52,10 @@ fn each_limit_fails_closed_or_works() {
         }
         // Those that no launch depends on; else the test would pass with a launcher that never works.
         for harmless in ["core=0", "locks=0", "rtprio=0", "nice=1", "msgqueue=0", "rss=0"] {
-            assert!(worked.iter().any(|name| name == harmless), "{place}: {harmless} is not among {worked:?}");
+            assert!(
+                worked.iter().any(|name| name == harmless),
+                "{place}: {harmless} is not among {worked:?}"
+            );
         }
     }
 }

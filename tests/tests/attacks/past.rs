@@ -36,7 +36,8 @@ fn cve_2019_5736_the_launcher_cannot_be_overwritten() {
 fn cve_2022_29162_and_2022_27650_inheritable_capabilities() {
     let caps = "--inh-caps=+chown,+dac_override,+setuid,+setgid,+setpcap,+sys_admin,+sys_ptrace";
     for place in places() {
-        let start = Start { under: &["setpriv", caps, "--"], command: &["sh", "-c", STATUS], ..Start::default() };
+        let start =
+            Start { under: &["setpriv", caps, "--"], command: &["sh", "-c", STATUS], ..Start::default() };
         assert_whole(&place.start(&start).finish(), &place);
     }
 }
@@ -122,7 +123,14 @@ fn cve_2026_31431_af_alg_and_isolate_2_6_vsock_and_io_uring() {
                  alg-i386 i386 359 38 5 0 0 0 0\nring native 425 1 0 0 0 0 0\nunix native 41 1 1 0 0 0 0\n";
     for place in places() {
         let ran = calls(&place, lines);
-        for (name, errno) in [("alg", "97"), ("alg-high", "97"), ("vsock", "97"), ("alg-i386", "38"), ("ring", "1"), ("unix", "ok")] {
+        for (name, errno) in [
+            ("alg", "97"),
+            ("alg-high", "97"),
+            ("vsock", "97"),
+            ("alg-i386", "38"),
+            ("ring", "1"),
+            ("unix", "ok"),
+        ] {
             assert_eq!(ran.value(name), errno, "{place}: {name}: {ran}");
         }
     }
@@ -146,10 +154,20 @@ fn isolate_2_6_dev_shm_and_ipc_are_not_shared() {
 /// CVE-2019-12439 (bubblewrap) and CVE-2026-3888 (snap-confine): directories with names that one can guess.
 #[test]
 fn cve_2019_12439_and_2026_3888_names_of_directories_are_random() {
-    let script = "while read -r _ _ _ root at _; do [ $at = /tmp ] && echo $root; done < /proc/self/mountinfo";
+    let script = "while read -r _ _ _ root at _; do [ $at = /tmp ] && bound=$root; done < /proc/self/mountinfo; echo $bound";
     for place in places() {
-        let names: std::collections::BTreeSet<String> =
-            (0..4).map(|_| place.run("default", script).ok().trim_end_matches("/tmp\n").rsplit('/').next().expect("a name").to_owned()).collect();
+        let names: std::collections::BTreeSet<String> = (0..4)
+            .map(|_| {
+                place
+                    .run("default", script)
+                    .ok()
+                    .trim_end_matches("/tmp\n")
+                    .rsplit('/')
+                    .next()
+                    .expect("a name")
+                    .to_owned()
+            })
+            .collect();
         assert_eq!(names.len(), 4, "{place}: {names:?}");
         assert!(names.iter().all(|name| name.len() == 32), "{place}: {names:?}");
     }
@@ -162,7 +180,25 @@ fn cve_2019_14287_and_2026_30892_no_id_becomes_root() {
     let script = "printf 'toor:x:0:0::/:/bin/sh\\nghost:x:4294967295:4294967295::/:/bin/sh\\nhalf:x:52999:4294967295::/:/bin/sh\\n' >> /etc/passwd";
     let prepared = Started::new(host.as_root(&["sh", "-c", script])).finish();
     assert_eq!(prepared.code, 0, "{prepared}");
-    let names = ["-1", "#-1", "#0", "0", "root", "toor", "ghost", "half", "4294967295", "4294967296", " 0", "+0", "0x0", "", "ci1\n", "../ci1", "ci1:0"];
+    let names = [
+        "-1",
+        "#-1",
+        "#0",
+        "0",
+        "root",
+        "toor",
+        "ghost",
+        "half",
+        "4294967295",
+        "4294967296",
+        " 0",
+        "+0",
+        "0x0",
+        "",
+        "ci1\n",
+        "../ci1",
+        "ci1:0",
+    ];
     let places = testbed::host::Place::levels(&host, Surroundings::AsItIs);
     for place in places.iter().take(2) {
         for name in names {
@@ -193,7 +229,11 @@ fn cve_2023_4911_and_2025_4802_no_library_of_the_caller() {
     let before = "export LD_AUDIT=/srv/testbed/shared/evil.so GLIBC_TUNABLES=glibc.malloc.check=3";
     let before = format!("set -- env {env} \"$@\"; {before}");
     // `env` itself loads it; the trace is taken away by the time the launcher starts.
-    let start = Start { before: &before, command: &["sh", "-c", "env | grep -E '^(LD_|GLIBC)'; echo end"], ..Start::default() };
+    let start = Start {
+        before: &before,
+        command: &["sh", "-c", "env | grep -E '^(LD_|GLIBC)'; echo end"],
+        ..Start::default()
+    };
     let ran = capabilities.start(&start).finish();
     assert_eq!(ran.out, "end\n", "{ran}");
 }

@@ -27,7 +27,8 @@ fn cve_2016_9962_and_2026_41163_a_launcher_cannot_be_traced_or_signalled() {
     let attack = compile(&host, "attack");
     for (level, name) in [(Level::Root, "jacamar-auth"), (Level::Capabilities, "capability-level")] {
         let place = Place { host: &host, level, surroundings: Surroundings::AsItIs };
-        let mut hunt = host.as_user(CI1, &[&attack, "hunt", name]);
+        // In a session of its own: within one, SIGCONT passes between users.
+        let mut hunt = host.as_user(CI1, &["setsid", &attack, "hunt", name]);
         hunt.stdin(std::process::Stdio::piped());
         let mut hunter = Started::new(hunt);
         hunter.wait_for("hunting");

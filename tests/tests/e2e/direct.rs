@@ -95,7 +95,8 @@ impl<'p> Direct<'p> {
     /// A call of the driver by a command that executes it: setpriv, prlimit, env.
     pub(crate) fn command_under(&self, under: &[&str], arguments: &[&str]) -> Command {
         let driver = format!("{PREFIX}/bin/jacamar-auth");
-        let words: Vec<&str> = under.iter().copied().chain([driver.as_str()]).chain(arguments.iter().copied()).collect();
+        let words: Vec<&str> =
+            under.iter().copied().chain([driver.as_str()]).chain(arguments.iter().copied()).collect();
         self.any(&words)
     }
 

@@ -10,7 +10,8 @@ pub(crate) fn of_job(state: &Path, record: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = ["jobs", "tmp"].iter().map(|name| state.join(name).join(record)).collect();
     found.retain(|path| path.symlink_metadata().is_ok());
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("readable");
-    let groups = mounts.lines().filter(|line| line.contains(" - cgroup2 ")).filter_map(|line| line.split(' ').nth(4));
+    let groups =
+        mounts.lines().filter(|line| line.contains(" - cgroup2 ")).filter_map(|line| line.split(' ').nth(4));
     for group in groups {
         named(&Path::new(group).join("jacamar.slice"), record, &mut found);
     }

@@ -1,7 +1,7 @@
 //! Where a job of a test happens: a site with its configuration, a GitLab, a runner.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -110,6 +110,11 @@ impl Place {
         fs::create_dir_all(directory.join("runner")).expect("a directory");
         let place = Self { host, gitlab, setup, directory, repository };
         place.configure(&place.configuration());
+        if place.setup.downscope == "none" {
+            let account = place.account();
+            write(&place.path("audit.jsonl"), b"", 0o600);
+            chown(place.path("audit.jsonl"), Some(account.uid), Some(account.gid)).expect("root");
+        }
         place
     }
 

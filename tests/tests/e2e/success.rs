@@ -55,7 +55,8 @@ fn earlier(place: &Place) -> (JobBuilder, String) {
     facts.job_id = 301;
     facts.job_token = "glcbt-64_TESTBEDxTOKENx0301".into();
     let job = place.job_of(&facts).without_sources();
-    let job = job.script(["mkdir -p out; echo made-before > out/result"]).artifact("result", ["out/"], "always");
+    let job =
+        job.script(["mkdir -p out; echo made-before > out/result"]).artifact("result", ["out/"], "always");
     (job, facts.job_token)
 }
 

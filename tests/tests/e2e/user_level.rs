@@ -25,7 +25,8 @@ pub(crate) fn start(place: &Place, job: JobBuilder) -> Started {
         chown(place.directory.join(name), Some(account.uid), Some(account.gid)).expect("root");
     }
     let program = format!("{BIN}/runner-standin");
-    let (config, job, result) = (place.path("runner.toml"), place.path("job.json"), place.path("result.json"));
+    let (config, job, result) =
+        (place.path("runner.toml"), place.path("job.json"), place.path("result.json"));
     let words = [&program, "--config", &config, "--job", &job, "--result", &result];
     let mut command = place.host.as_user(place.setup.user, &words);
     command.env("HOME", &account.home).env("USER", account.name).env("TMPDIR", place.path("runner"));

@@ -58,7 +58,9 @@ impl Call {
     /// The answer of programs loaded one after the other: the strictest one (seccomp(2)), of equal ones the last.
     pub(crate) fn answer_of_all(&self, programs: &[Vec<Instruction>]) -> u32 {
         // KILL_PROCESS is a negative number to the kernel: the smaller action wins.
-        let strictness = |answer: &u32| i64::from(answer & 0xffff_0000) - if *answer >= KILL_PROCESS { 1 << 32 } else { 0 };
+        let strictness = |answer: &u32| {
+            i64::from(answer & 0xffff_0000) - if *answer >= KILL_PROCESS { 1 << 32 } else { 0 }
+        };
         programs.iter().rev().map(|program| self.answer(program)).min_by_key(strictness).unwrap_or(ALLOW)
     }
 }

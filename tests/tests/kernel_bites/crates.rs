@@ -94,7 +94,8 @@ fn deny(call: &str) -> Filter {
 fn theirs() -> Vec<Instruction> {
     let rules = BTreeMap::from([(i64::from(syscalls::Sysno::bpf.id()), Vec::new())]);
     let arch = TargetArch::try_from(std::env::consts::ARCH).expect("an architecture with a filter");
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(1), arch).expect("a filter");
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(1), arch).expect("a filter");
     let program = BpfProgram::try_from(filter).expect("a program");
     program.into_iter().map(|i| Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect()
 }
@@ -109,7 +110,11 @@ fn other_abis_get_enosys_from_us() {
     assert_eq!((native.answer_of_all(&ours), native.answer_of_all(&theirs)), (EPERM, EPERM));
     for arch in [I386, AARCH64, 0] {
         let foreign = call(20, arch);
-        assert_eq!((foreign.answer_of_all(&ours), foreign.answer_of_all(&theirs)), (ENOSYS, KILL_PROCESS), "{arch:x}");
+        assert_eq!(
+            (foreign.answer_of_all(&ours), foreign.answer_of_all(&theirs)),
+            (ENOSYS, KILL_PROCESS),
+            "{arch:x}"
+        );
     }
     for number in [0x4000_0000, 0x4000_0000 | bpf, 0x4000_0000 | 520, 0x7fff_ffff, u32::MAX, 0xffff, 470] {
         let other = call(number, X86_64);
@@ -139,7 +144,11 @@ fn seccompiler_sets_no_new_privs_and_we_do_not() {
         load_filter(&theirs()).expect("this takes root");
         (status("NoNewPrivs"), status("Seccomp"))
     });
-    assert_eq!(by_them.join().expect("no panic"), ("1".into(), "2".into()), "seccompiler leaves it alone now");
+    assert_eq!(
+        by_them.join().expect("no panic"),
+        ("1".into(), "2".into()),
+        "seccompiler leaves it alone now"
+    );
     assert_eq!(by_us.join().expect("no panic"), ("0".into(), "2".into()));
 }
 

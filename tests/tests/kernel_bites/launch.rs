@@ -17,10 +17,16 @@ fn place(level: Level, surroundings: Surroundings) -> Place<'static> {
 
 /// Runs a job under strace, which follows every process; its lines, `PID call(...) = ...`.
 fn traced(place: &Place<'_>, calls: &str) -> Vec<String> {
-    let file = format!("/tmp/strace-{}-{}", place.level, std::thread::current().name().unwrap_or("x").replace(':', "_"));
+    let file = format!(
+        "/tmp/strace-{}-{}",
+        place.level,
+        std::thread::current().name().unwrap_or("x").replace(':', "_")
+    );
     let filter = format!("trace={calls}");
     let under = ["strace", "-f", "-e", &filter, "-e", "signal=none", "-o", &file];
-    let ran = place.start(&Start { under: &under, command: &["sh", "-c", "cat /proc/self/cgroup"], ..Start::default() }).finish();
+    let ran = place
+        .start(&Start { under: &under, command: &["sh", "-c", "cat /proc/self/cgroup"], ..Start::default() })
+        .finish();
     assert_eq!(ran.code, 0, "{place} (strace is needed): {ran}");
     Started::new(place.host.as_root(&["cat", &file])).finish().ok().lines().map(str::to_owned).collect()
 }
@@ -34,10 +40,16 @@ fn the_child_is_in_its_group() {
             return;
         }
         let own = ran.out.lines().find(|line| line.starts_with("0::")).unwrap_or_default();
-        assert!(own.starts_with("0::/jacamar.slice/jacamar-u") && own.ends_with("/exec.scope"), "{surroundings:?}: {ran}");
+        assert!(
+            own.starts_with("0::/jacamar.slice/jacamar-u") && own.ends_with("/exec.scope"),
+            "{surroundings:?}: {ran}"
+        );
     }
     let lines = traced(&place(Level::Root, Surroundings::AsItIs), "clone,clone3,write");
-    let into = lines.iter().filter(|line| line.contains("CLONE_INTO_CGROUP") && line.contains("CLONE_NEWPID")).count();
+    let into = lines
+        .iter()
+        .filter(|line| line.contains("CLONE_INTO_CGROUP") && line.contains("CLONE_NEWPID"))
+        .count();
     assert_eq!(into, 1, "{lines:#?}");
 }
 
@@ -48,15 +60,19 @@ fn the_supervisor_never_has_a_second_thread() {
         let lines = traced(&place, "clone,clone3,fork,vfork,execve");
         // From the launcher's start (its exec) on, its own process id.
         let names = ["/jacamar-auth\"", "/jacamar\"", "/capability-level\""];
-        let start = lines.iter().position(|line| names.iter().any(|name| line.contains(name)) && line.contains("execve("));
+        let start = lines
+            .iter()
+            .position(|line| names.iter().any(|name| line.contains(name)) && line.contains("execve("));
         let start = start.unwrap_or_else(|| panic!("{place}: {lines:#?}"));
         let pid = lines[start].split(' ').next().expect("a pid");
         let own: Vec<&String> = lines[start..].iter().filter(|line| line.starts_with(pid)).collect();
         assert!(own.iter().any(|line| line.contains("clone")), "{place}: {own:#?}");
-        let threads: Vec<_> = own.iter().filter(|l| l.contains("CLONE_THREAD") || l.contains("CLONE_VM")).collect();
+        let threads: Vec<_> =
+            own.iter().filter(|l| l.contains("CLONE_THREAD") || l.contains("CLONE_VM")).collect();
         assert!(threads.is_empty(), "{place}: {threads:#?}");
 
-        let job = place.start(&Start { command: &["sh", "-c", "echo up; exec sleep 77777"], ..Start::default() });
+        let job =
+            place.start(&Start { command: &["sh", "-c", "echo up; exec sleep 77777"], ..Start::default() });
         job.wait_for("up");
         let status = fs::read_to_string(format!("/proc/{}/status", job.pid())).expect("it runs");
         assert!(status.contains("Threads:\t1\n"), "{place}: {status}");
@@ -77,15 +93,25 @@ fn the_list_of_newer_calls_is_complete() {
     let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sandbox/kernel/src");
     for entry in fs::read_dir(&kernel).expect("sources") {
         let text = fs::read_to_string(entry.expect("an entry").path()).expect("a source");
-        for name in text.split("libc::SYS_").skip(1).filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()) {
-            assert!(!is_newer(name) || listed.contains(name), "{name} is newer than Linux 4.18 and not listed");
+        for name in text
+            .split("libc::SYS_")
+            .skip(1)
+            .filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next())
+        {
+            assert!(
+                !is_newer(name) || listed.contains(name),
+                "{name} is newer than Linux 4.18 and not listed"
+            );
         }
     }
     // Those that a launch makes, its libraries included.
     for level in LEVELS {
         let lines = traced(&place(level, Surroundings::AsItIs), "all");
-        let called: BTreeSet<&str> =
-            lines.iter().filter_map(|line| line.split_whitespace().nth(1)?.split('(').next()).filter(|name| is_newer(name)).collect();
+        let called: BTreeSet<&str> = lines
+            .iter()
+            .filter_map(|line| line.split_whitespace().nth(1)?.split('(').next())
+            .filter(|name| is_newer(name))
+            .collect();
         assert!(called.contains("close_range") && called.is_subset(&listed), "{level}: {called:?}");
     }
 }

@@ -62,7 +62,10 @@ pub(crate) fn floor(surroundings: Surroundings) {
         if place.level == Level::Capabilities {
             assert_eq!(ran.code, 125, "{place}: {ran}");
             assert_eq!(ran.out, "", "{place}: {ran}");
-            assert!(ran.err.contains("Delegate=yes") && ran.err.contains("systemctl daemon-reload"), "{place}: {ran}");
+            assert!(
+                ran.err.contains("Delegate=yes") && ran.err.contains("systemctl daemon-reload"),
+                "{place}: {ran}"
+            );
         } else {
             assert_eq!(ran.ok(), "ran\n", "{place}");
         }

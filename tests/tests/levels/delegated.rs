@@ -4,7 +4,12 @@ use jacamar_plan::Level;
 use testbed::host::{ControlGroup, Host, Place, RUNNER, Ran, Start, Started, Surroundings, alive, marked};
 
 /// Starts a job in a delegated group; the group lives as long as the answer.
-fn start(level: Level, surroundings: Surroundings, profile: &str, script: &str) -> Option<(ControlGroup, Started)> {
+fn start(
+    level: Level,
+    surroundings: Surroundings,
+    profile: &str,
+    script: &str,
+) -> Option<(ControlGroup, Started)> {
     let host = Host::shared();
     let place = Place { host, level, surroundings };
     let group = ControlGroup::make().expect("root can make a control group")?;
@@ -12,14 +17,19 @@ fn start(level: Level, surroundings: Surroundings, profile: &str, script: &str) 
     group.delegate(starter).expect("root can give it away");
     let enter = group.enter();
     let under: Vec<&str> = enter.iter().map(String::as_str).collect();
-    let started = place.start(&Start { profile, under: &under, command: &["sh", "-c", script], ..Start::default() });
+    let started =
+        place.start(&Start { profile, under: &under, command: &["sh", "-c", script], ..Start::default() });
     Some((group, started))
 }
 
 fn run(level: Level, surroundings: Surroundings, profile: &str, script: &str) -> Option<Ran> {
     let (group, started) = start(level, surroundings, profile, script)?;
     let ran = started.finish();
-    assert_eq!(group.children(), Vec::<std::path::PathBuf>::new(), "{level}, {surroundings:?}: groups are left");
+    assert_eq!(
+        group.children(),
+        Vec::<std::path::PathBuf>::new(),
+        "{level}, {surroundings:?}: groups are left"
+    );
     Some(ran)
 }
 
@@ -29,7 +39,10 @@ fn the_job_is_in_its_own_group() {
         for level in [Level::Capabilities, Level::User] {
             let Some(ran) = run(level, surroundings, "default", "cat /proc/self/cgroup") else { return };
             let own = ran.out.lines().find(|line| line.starts_with("0::")).unwrap_or_default();
-            assert!(own.contains("/testbed-") && own.ends_with("/exec.scope"), "{level}, {surroundings:?}: {ran}");
+            assert!(
+                own.contains("/testbed-") && own.ends_with("/exec.scope"),
+                "{level}, {surroundings:?}: {ran}"
+            );
         }
     }
 }
@@ -39,7 +52,9 @@ fn the_job_is_in_its_own_group() {
 fn compat_at_the_capability_level_has_neither_namespaces_nor_filter() {
     let outside: Vec<String> = ["mnt", "pid", "user", "ipc"]
         .iter()
-        .map(|kind| std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace").display().to_string())
+        .map(|kind| {
+            std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace").display().to_string()
+        })
         .collect();
     let mark = format!("MARK_COMPAT_{}", std::process::id());
     let script = format!(
@@ -67,8 +82,11 @@ fn compat_at_the_capability_level_has_neither_namespaces_nor_filter() {
 /// Where the supervisor may not signal the user's processes, the group ends them.
 #[test]
 fn compat_at_the_capability_level_ends_on_sigterm() {
-    let script = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; sleep 77777' &); echo up; sleep 77777; sleep 77777";
-    let Some((_group, started)) = start(Level::Capabilities, Surroundings::AsItIs, "compat", script) else { return };
+    let script =
+        "trap '' TERM; (setsid sh -c 'trap \"\" TERM; sleep 77777' &); echo up; sleep 77777; sleep 77777";
+    let Some((_group, started)) = start(Level::Capabilities, Surroundings::AsItIs, "compat", script) else {
+        return;
+    };
     started.wait_for("up");
     let all = testbed::host::with_descendants(started.pid());
     started.signal(nix::sys::signal::Signal::SIGTERM);

@@ -16,7 +16,9 @@ pub(crate) fn exit_codes(surroundings: Surroundings) {
             assert_eq!(ran.code, 128 + signal, "{place}: {ran}");
         }
         let run = |command: &[&str]| place.start(&Start { command, ..Start::default() }).finish();
-        for (command, code) in [("no-such-command", 127), ("/no/such/command", 127), ("/etc/passwd", 126), ("/etc", 126)] {
+        for (command, code) in
+            [("no-such-command", 127), ("/no/such/command", 127), ("/etc/passwd", 126), ("/etc", 126)]
+        {
             let ran = run(&[command]);
             assert_eq!(ran.code, code, "{place}: {command}: {ran}");
             assert!(ran.err.contains(command), "{place}: {ran}");

@@ -60,11 +60,17 @@ impl Calls {
 
 fn answers(ran: &Ran) -> BTreeMap<String, String> {
     assert_eq!(ran.code, 0, "{ran}");
-    ran.out.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+    ran.out
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        .collect()
 }
 
 fn rules() -> Vec<CallRule> {
-    let Some(Setting { value, .. }) = profile().settings.system_call_filter else { panic!("default has a filter") };
+    let Some(Setting { value, .. }) = profile().settings.system_call_filter else {
+        panic!("default has a filter")
+    };
     value.into_iter().filter(|rule| Sysno::from_str(&rule.call).is_ok()).collect()
 }
 
@@ -111,7 +117,12 @@ pub(crate) fn planned_answers(surroundings: Surroundings) {
         let found = calls.inside(&place, "default");
         let outside = calls.outside(&place);
         for (name, errno) in &expected {
-            assert_eq!(found.get(name), Some(&errno.to_string()), "{place}: {name} (outside: {:?})", outside.get(name));
+            assert_eq!(
+                found.get(name),
+                Some(&errno.to_string()),
+                "{place}: {name} (outside: {:?})",
+                outside.get(name)
+            );
         }
         // The kernel itself refuses much of this to a user; these answers are the filter's own.
         let bites: BTreeSet<&str> = expected
@@ -126,8 +137,18 @@ pub(crate) fn planned_answers(surroundings: Surroundings) {
 }
 
 /// Calls that do something whatever their arguments are, or never return.
-const NOT_IN_THE_SWEEP: [&str; 10] =
-    ["fork", "vfork", "clone", "exit", "exit_group", "rt_sigreturn", "pause", "sync", "msgget", "restart_syscall"];
+const NOT_IN_THE_SWEEP: [&str; 10] = [
+    "fork",
+    "vfork",
+    "clone",
+    "exit",
+    "exit_group",
+    "rt_sigreturn",
+    "pause",
+    "sync",
+    "msgget",
+    "restart_syscall",
+];
 
 pub(crate) fn nothing_else_changes(surroundings: Surroundings) {
     let mut planned: BTreeSet<String> =
@@ -160,18 +181,32 @@ pub(crate) fn address_families(surroundings: Surroundings) {
     // SOCK_STREAM, SOCK_RAW, SOCK_SEQPACKET: AF_ALG takes the last one alone.
     for (family, kind) in (0..=50).flat_map(|family| [1, 3, 5].map(|kind| (family, kind))) {
         for (width, high) in [("low", 0), ("high", HIGH), ("negative", -HIGH)] {
-            calls.native(&format!("socket-{family}-{kind}-{width}"), "socket", [family + high, kind, 0, 0, 0, 0]);
-            calls.native(&format!("socketpair-{family}-{kind}-{width}"), "socketpair", [family + high, kind, 0, 0, 0, 0]);
+            calls.native(
+                &format!("socket-{family}-{kind}-{width}"),
+                "socket",
+                [family + high, kind, 0, 0, 0, 0],
+            );
+            calls.native(
+                &format!("socketpair-{family}-{kind}-{width}"),
+                "socketpair",
+                [family + high, kind, 0, 0, 0, 0],
+            );
         }
     }
     for place in places(surroundings) {
         let (inside, outside) = (calls.inside(&place, "default"), calls.outside(&place));
         for (name, answer) in &inside {
-            let family: u32 = name.split('-').nth(1).and_then(|family| family.parse().ok()).expect("a family");
+            let family: u32 =
+                name.split('-').nth(1).and_then(|family| family.parse().ok()).expect("a family");
             if allowed.contains(&family) {
                 assert_eq!(Some(answer), outside.get(name), "{place}: {name}");
             } else {
-                assert_eq!(*answer, EAFNOSUPPORT.to_string(), "{place}: {name} (outside: {:?})", outside.get(name));
+                assert_eq!(
+                    *answer,
+                    EAFNOSUPPORT.to_string(),
+                    "{place}: {name} (outside: {:?})",
+                    outside.get(name)
+                );
             }
         }
     }
@@ -186,7 +221,8 @@ pub(crate) fn what_hpc_needs(surroundings: Surroundings) {
         for name in ["mbind", "debugger", "process_vm_readv", "set_mempolicy", "keyctl"] {
             assert_eq!(inside.value(name), "ok", "{place}: {inside}");
         }
-        let user_namespaces = if surroundings == Surroundings::AsItIs { "ok" } else { outside.value("unshare-mounts") };
+        let user_namespaces =
+            if surroundings == Surroundings::AsItIs { "ok" } else { outside.value("unshare-mounts") };
         assert_eq!(inside.value("unshare-mounts"), user_namespaces, "{place}: {inside}");
     }
 }

@@ -11,12 +11,16 @@ const OVERFLOW: u32 = 65534;
 pub(crate) fn ids_and_groups(surroundings: Surroundings) {
     for place in places(surroundings) {
         let user = place.user();
-        let ran = place.run("default", "echo uid=$(id -u); echo gid=$(id -g); echo name=$(id -un); echo groups=$(id -G)");
+        let ran = place.run(
+            "default",
+            "echo uid=$(id -u); echo gid=$(id -g); echo name=$(id -un); echo groups=$(id -G)",
+        );
         assert_eq!(ran.code, 0, "{place}: {ran}");
         assert_eq!(ran.value("uid"), user.uid.to_string(), "{place}");
         assert_eq!(ran.value("gid"), user.gid.to_string(), "{place}");
         assert_eq!(ran.value("name"), user.name, "{place}");
-        let mut groups: Vec<u32> = ran.value("groups").split(' ').map(|id| id.parse().expect("a gid")).collect();
+        let mut groups: Vec<u32> =
+            ran.value("groups").split(' ').map(|id| id.parse().expect("a gid")).collect();
         groups.sort_unstable();
         groups.dedup();
         let expected = match place.level {
@@ -72,7 +76,8 @@ pub(crate) fn files_of_each_group(surroundings: Surroundings) {
 
 pub(crate) fn chgrp_to_each_group(surroundings: Surroundings) {
     for place in places(surroundings) {
-        let gids: Vec<String> = place.host.accounts().groups.iter().map(|group| group.gid.to_string()).collect();
+        let gids: Vec<String> =
+            place.host.accounts().groups.iter().map(|group| group.gid.to_string()).collect();
         let script = format!(
             "cd; f=chgrp.$$; : > $f; for g in {}; do if chgrp $g $f 2>/dev/null; then echo $g=$(stat -c %g $f); \
              else echo $g=$(LC_ALL=C chgrp $g $f 2>&1 | sed 's/.*: //'); fi; done; rm $f",

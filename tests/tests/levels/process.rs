@@ -51,7 +51,10 @@ pub(crate) fn own_processes_only(surroundings: Surroundings) {
     }
     for place in places(surroundings) {
         // `echo` and the pattern are the shell's own: no process is started meanwhile.
-        let ran = place.run("default", "echo own=$$; set -- /proc/[0-9]*; echo all=$*; echo ppid=$PPID; echo uids=$(id -u)");
+        let ran = place.run(
+            "default",
+            "echo own=$$; set -- /proc/[0-9]*; echo all=$*; echo ppid=$PPID; echo uids=$(id -u)",
+        );
         let own = format!("/proc/{}", ran.value("own"));
         let all: Vec<&str> = ran.value("all").split(' ').collect();
         // Process 1 cannot be traced, so a hidden /proc hides it from the user.
@@ -59,7 +62,8 @@ pub(crate) fn own_processes_only(surroundings: Surroundings) {
         assert_eq!(ran.value("ppid"), "1", "{place}: {ran}");
         for decoy in &decoys {
             let pid = decoy.pid();
-            let kill = place.run("default", &format!("kill -0 {pid} 2>&1; echo code=$?; ls -d /proc/{pid} 2>&1"));
+            let kill =
+                place.run("default", &format!("kill -0 {pid} 2>&1; echo code=$?; ls -d /proc/{pid} 2>&1"));
             assert_eq!(kill.value("code"), "1", "{place}: {kill}");
         }
     }

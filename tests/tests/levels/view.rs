@@ -11,7 +11,8 @@ const PRIVATE: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 pub(crate) fn private_directories(surroundings: Surroundings) {
     for place in places(surroundings) {
         let name = format!("testbed-{}-{}", std::process::id(), place.level);
-        let of_host: String = PRIVATE.iter().map(|directory| format!("echo host > {directory}/{name}-host; ")).collect();
+        let of_host: String =
+            PRIVATE.iter().map(|directory| format!("echo host > {directory}/{name}-host; ")).collect();
         let made = Started::new(place.host.as_root(&["sh", "-c", &of_host])).finish();
         assert_eq!(made.code, 0, "{made}");
         let script = format!(
@@ -53,16 +54,23 @@ pub(crate) fn no_way_to_others(surroundings: Surroundings) {
             Level::Root | Level::Capabilities => path.replace(&place.state(CI2), "/var/lib/jacamar"),
             Level::User => path.to_owned(),
         };
-        let mut script = format!("cat {SHARED}/custom-executor/script; ls {SHARED}/custom-executor; ls /var/lib/jacamar/tmp; ");
+        let mut script = format!(
+            "cat {SHARED}/custom-executor/script; ls {SHARED}/custom-executor; ls /var/lib/jacamar/tmp; "
+        );
         for path in &theirs {
-            script += &format!("ls {0}; ls {0}/tmp; cat {0}/tmp/secret; true > {0}/x; cat {1}/tmp/secret; ", seen(path), path);
+            script += &format!(
+                "ls {0}; ls {0}/tmp; cat {0}/tmp/secret; true > {0}/x; cat {1}/tmp/secret; ",
+                seen(path),
+                path
+            );
         }
         let ran = place.run("default", &script);
         assert_eq!(ran.out, "", "{place}: {ran}");
         let refused = ran.err.lines().filter(|line| line.contains("ermission denied")).count();
         assert!(refused >= 3 + 4 * theirs.len(), "{place}: {ran}");
         // Root finds it there: the attempt above had something to find.
-        let secret = format!("cat {}", theirs.iter().map(|path| format!("{path}/tmp/secret ")).collect::<String>());
+        let secret =
+            format!("cat {}", theirs.iter().map(|path| format!("{path}/tmp/secret ")).collect::<String>());
         let found = Started::new(place.host.as_root(&["sh", "-c", &secret])).finish();
         assert!(found.out.contains("secret"), "{place}: {found}");
         drop(other);
@@ -72,12 +80,15 @@ pub(crate) fn no_way_to_others(surroundings: Surroundings) {
 pub(crate) fn system_is_read_only(surroundings: Surroundings) {
     for place in places(surroundings) {
         // Both belong to the user; the one in /usr lies on a mount of its own.
-        let usr = Started::new(place.host.as_root(&["cat", &format!("{SHARED}/usr-directory")])).finish().ok();
+        let usr =
+            Started::new(place.host.as_root(&["cat", &format!("{SHARED}/usr-directory")])).finish().ok();
         let script = format!(
             "export LC_ALL=C; for d in /etc/ci1 {usr}; do echo owner=$(stat -c %U $d); touch $d/x; mkdir $d/y; chmod 0755 $d; \
              mv $d $d.old; done; touch /usr/x /etc/x /boot/x"
         );
-        let outside = Started::new(place.host.as_user("ci1", &["sh", "-c", &format!("cd {usr} && touch x && rm x")])).finish();
+        let outside =
+            Started::new(place.host.as_user("ci1", &["sh", "-c", &format!("cd {usr} && touch x && rm x")]))
+                .finish();
         assert_eq!(outside.code, 0, "the user can write there outside: {outside}");
         let ran = place.run("default", &script);
         assert_eq!(ran.out, "owner=ci1\nowner=ci1\n", "{place}: {ran}");
@@ -91,7 +102,10 @@ pub(crate) fn system_is_read_only(surroundings: Surroundings) {
         );
         // In a namespace of its own /tmp is writable anyway: remounting it so gains nothing.
         let gained: Vec<&str> = mount.out.lines().filter(|line| *line != "remounted=/tmp").collect();
-        assert!(gained.iter().all(|line| *line == "remounted=/dev/shm" || *line == "remounted=/proc"), "{place}: {mount}");
+        assert!(
+            gained.iter().all(|line| *line == "remounted=/dev/shm" || *line == "remounted=/proc"),
+            "{place}: {mount}"
+        );
     }
 }
 

@@ -12,7 +12,9 @@ use super::NssError;
 /// [`NssError::Call`] if the name service or getgroups(2) fails.
 pub fn current() -> Result<Account, NssError> {
     let (uid, gid) = (getuid(), getgid());
-    let failed = |call| move |errno: nix::Error| NssError::Call { call, object: uid.to_string(), source: errno.into() };
+    let failed = |call| {
+        move |errno: nix::Error| NssError::Call { call, object: uid.to_string(), source: errno.into() }
+    };
     let entry = User::from_uid(uid).map_err(failed("getpwuid_r"))?;
     let mut groups: Vec<u32> =
         getgroups().map_err(failed("getgroups"))?.into_iter().map(|group| group.as_raw()).collect();

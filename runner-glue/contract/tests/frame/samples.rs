@@ -182,7 +182,8 @@ pub(crate) fn any_stage_request(script_bytes: u64) -> impl Strategy<Value = Stag
         prop::sample::select(vec![ProfileMode::Login, ProfileMode::NoProfile, ProfileMode::EtcProfileOnly]);
     let environment = vec(("[A-Z_][A-Z0-9_]{0,20}", "[^\0]{0,40}"), 0..5);
     let mode = prop::sample::select(vec![DirectoryMode::Private, DirectoryMode::Group]);
-    let messages = ("[^\0]{0,80}", option::of(SHOWN), option::of(SHOWN), option::of(SHOWN), option::of(SHOWN));
+    let messages =
+        ("[^\0]{0,80}", option::of(SHOWN), option::of(SHOWN), option::of(SHOWN), option::of(SHOWN));
     let cleanup = (vec(DIRECTORY, 0..4), any::<bool>());
     let directories = (DIRECTORY, DIRECTORY, mode);
     (stage, DIRECTORY, DIRECTORY, directories, profile, environment, messages, cleanup).prop_map(
