@@ -157,8 +157,11 @@ fn fetch(
     }
 }
 
-/// `<state>/keys/<digest of the server>`, opaque bytes of ours.
-struct KeyCache(PathBuf);
+/// `<state>/keys/`: one file, the server's URL and a line end, then opaque bytes. Another server's are a miss.
+struct KeyCache {
+    path: PathBuf,
+    server: String,
+}
 
 struct Cached {
     keys: Vec<u8>,
@@ -172,15 +175,15 @@ impl KeyCache {
             Ok(()) | Err(nix::Error::EEXIST) => {}
             Err(errno) => bail!("could not make {}: {}", directory.display(), errno.desc()),
         }
-        // A name without a slash; two servers never share one.
+        // A name without a slash; if two servers share one, the first line tells.
         let name: String = server.bytes().map(|byte| format!("{byte:02x}")).collect();
-        let digest = name.get(name.len().saturating_sub(200)..).unwrap_or(&name).to_owned();
-        Ok(Self(directory.join(format!("{}-{digest}", server.len()))))
+        let name = name.get(name.len().saturating_sub(200)..).unwrap_or(&name).to_owned();
+        Ok(Self { path: directory.join(name), server: format!("{server}\n") })
     }
 
     /// Keys that are not too old; a file that is not ours is an error, not a miss.
     fn read(&self) -> anyhow::Result<Option<Cached>> {
-        let path = &self.0;
+        let path = &self.path;
         let flags = nix::fcntl::OFlag::O_NOFOLLOW;
         let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -196,23 +199,24 @@ impl KeyCache {
             return Ok(None);
         }
         let mut keys = Vec::new();
-        let limit = keys::KEYS_MAX_BYTES as u64;
-        std::io::Read::read_to_end(&mut std::io::Read::take(file, limit + 1), &mut keys)
+        let limit = (keys::KEYS_MAX_BYTES + self.server.len()) as u64;
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, limit), &mut keys)
             .with_context(|| format!("could not read {}", path.display()))?;
-        Ok(if keys.len() as u64 > limit { None } else { Some(Cached { keys, age }) })
+        Ok(keys.strip_prefix(self.server.as_bytes()).map(|keys| Cached { keys: keys.to_vec(), age }))
     }
 
     /// New file and rename: another `config` reads the old keys or the new ones.
     fn write(&self, keys: &[u8]) -> anyhow::Result<()> {
-        let new = self.0.with_extension(std::process::id().to_string());
+        let new = self.path.with_extension(std::process::id().to_string());
         let written = || -> std::io::Result<()> {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(true).mode(0o600);
             let mut file: File = options.custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits()).open(&new)?;
+            std::io::Write::write_all(&mut file, self.server.as_bytes())?;
             std::io::Write::write_all(&mut file, keys)?;
             file.sync_all()?;
-            std::fs::rename(&new, &self.0)
+            std::fs::rename(&new, &self.path)
         };
-        written().with_context(|| format!("could not write {}", self.0.display()))
+        written().with_context(|| format!("could not write {}", self.path.display()))
     }
 }

@@ -83,6 +83,12 @@ pub(crate) fn stage(own: &Own, invocation: Invocation) -> u8 {
         Call::Run { script, sub_stage } => run::run(own, &environment, &script, sub_stage, &mut contact),
         Call::Cleanup { .. } => cleanup::cleanup(own, &environment),
     };
+    // To the runner 0 is success, also where its own time limit sent a signal that nobody waited for.
+    let result = match (own.asked_to_end(), result) {
+        (Ok(true), Ok(end)) => Ok(StageEnd { ended: Ended::ByTermination, ..end }),
+        (Ok(_), result) => result,
+        (Err(error), _) => Err(StageError::Broken(error.into())),
+    };
     let verdict = conclude(&stage, result, &environment, &contact);
     match write_code_file(&environment, verdict.code_file) {
         Ok(()) => verdict.exit_code,

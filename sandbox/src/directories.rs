@@ -56,7 +56,7 @@ impl JobDirectories {
     /// # Errors
     /// [`DirectoryError`]; what was made so far is removed by [`JobDirectories::remove`] of a later run.
     pub fn make(base: &Path, name: &str, uid: u32, gid: u32, level: Level) -> Result<Self, DirectoryError> {
-        make_base(base)?;
+        make_base(base, level)?;
         let directories = Self::of(base, name, uid, gid, level);
         let failed = |what| {
             let path = directories.path();
@@ -102,8 +102,14 @@ impl JobDirectories {
     /// # Errors
     /// [`DirectoryError`] if the base is not UTF-8.
     pub fn paths(&self) -> Result<Directories, DirectoryError> {
+        // No component of a source is followed as a link later, and a home often lies behind one.
+        let base = self.base.canonicalize().map_err(|error| DirectoryError {
+            what: "resolve",
+            path: self.base.clone(),
+            errno: errno(error),
+        })?;
         let text = |name: &str| {
-            let path = self.path().join(name);
+            let path = base.join(&self.name).join(name);
             path.into_os_string().into_string().map_err(|path| DirectoryError {
                 what: "name",
                 path: path.into(),
@@ -240,7 +246,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd, DirectoryError> {
 }
 
 /// Makes the base and what is missing above it, and checks that nobody else could have put things into it.
-fn make_base(base: &Path) -> Result<(), DirectoryError> {
+fn make_base(base: &Path, level: Level) -> Result<(), DirectoryError> {
     let failed = |path: &Path, errno| DirectoryError { what: "make", path: path.to_owned(), errno };
     let mut missing: Vec<&Path> = base.ancestors().take_while(|path| !path.exists()).collect();
     missing.reverse();
@@ -256,11 +262,17 @@ fn make_base(base: &Path) -> Result<(), DirectoryError> {
             Err(errno) => return Err(failed(path, errno)),
         }
     }
-    let fd = open_directory(base)?;
-    let stat = fstat(fd.as_fd()).map_err(|e| failed(base, e))?;
+    let real = base.canonicalize().map_err(|error| failed(base, errno(error)))?;
     let (own, _) = crate::own::own_ids();
-    if stat.st_uid != own || stat.st_mode & 0o022 != 0 {
-        return Err(DirectoryError { what: "trust", path: base.to_owned(), errno: Errno::EPERM });
+    for path in real.ancestors() {
+        let stat = fstat(open_directory(path)?.as_fd()).map_err(|e| failed(path, e))?;
+        // At user level a directory below /tmp will do: its sticky bit keeps others from renaming what is ours.
+        let sticky = level == Level::User && path != real && stat.st_mode & 0o1000 != 0;
+        let others_write = stat.st_mode & 0o022 != 0 && !sticky;
+        let ours = stat.st_uid == own || (path != real && stat.st_uid == 0);
+        if !ours || others_write {
+            return Err(DirectoryError { what: "trust", path: path.to_owned(), errno: Errno::EPERM });
+        }
     }
     Ok(())
 }

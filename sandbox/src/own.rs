@@ -22,6 +22,22 @@ pub struct Own {
     pub(crate) umask: Mode,
 }
 
+impl Own {
+    /// Whether a signal that asks for the end has arrived and nobody has waited for it. It is taken.
+    ///
+    /// # Errors
+    /// Whatever read(2) of the signal descriptor answers.
+    pub fn asked_to_end(&self) -> Result<bool, OwnError> {
+        let mut asked = false;
+        while let Some(info) = or("read signals", self.signals.read_signal())? {
+            let signal = i32::try_from(info.ssi_signo).map(Signal::try_from);
+            let ends = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+            asked |= matches!(signal, Ok(Ok(signal)) if ends.contains(&signal));
+        }
+        Ok(asked)
+    }
+}
+
 /// A thing about our own process that could not be made clean.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {what}: {}", errno.desc())]

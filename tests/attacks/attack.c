@@ -73,8 +73,9 @@ static int try(pid_t pid, int what)
 	case PTRACE:
 		if (ptrace(PTRACE_SEIZE, pid, NULL, NULL))
 			return errno;
-		ptrace(PTRACE_INTERRUPT, pid, NULL, NULL);
-		waitpid(pid, NULL, __WALL | WNOHANG);
+		/* Only a stopped one can be let go. */
+		if (ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) == 0)
+			waitpid(pid, NULL, __WALL);
 		ptrace(PTRACE_DETACH, pid, NULL, NULL);
 		return 0;
 	case PRLIMIT: {

@@ -112,7 +112,8 @@ fn compare(texts: &[(String, String)]) {
     for (name, text) in texts {
         let expected =
             std::fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(*text, expected, "{name}");
+        let differing = (1..).zip(text.lines().zip(expected.lines())).find(|(_, (is, was))| is != was);
+        assert!(*text == expected, "{name} has changed, first in line {differing:?} (is, checked in)");
     }
     let expected: BTreeSet<&str> = texts.iter().map(|(name, _)| name.as_str()).collect();
     for entry in std::fs::read_dir(&folder).expect("folder") {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use serde_json::Value;
+use serde::Deserialize;
 
 /// Crates of ours that a crate of ours uses: exactly these. A new arrow is a decision, made here and drawn in
 /// `ARCHITECTURE.md`.
@@ -96,7 +96,58 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")
 }
 
-fn metadata(more: &[&str]) -> Value {
+/// What `cargo metadata` prints, as far as it is read here.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    resolve: Option<Resolve>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    id: String,
+    name: String,
+    manifest_path: PathBuf,
+    dependencies: Vec<Dependency>,
+    targets: Vec<Target>,
+}
+
+/// `kind` is absent for what is linked, else `dev` or `build`.
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    kind: Vec<String>,
+    src_path: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Resolve {
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    id: String,
+    deps: Vec<Edge>,
+}
+
+#[derive(Deserialize)]
+struct Edge {
+    pkg: String,
+    dep_kinds: Vec<EdgeKind>,
+}
+
+#[derive(Deserialize)]
+struct EdgeKind {
+    kind: Option<String>,
+}
+
+fn metadata(more: &[&str]) -> Metadata {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--offline"])
         .args(more)
@@ -107,46 +158,20 @@ fn metadata(more: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// A crate of ours.
-struct Package {
-    name: String,
-    manifest: PathBuf,
-    /// Name and kind (`normal`, `dev`, `build`) of what it uses.
-    uses: Vec<(String, String)>,
-    /// Roots of library and programs.
-    roots: Vec<PathBuf>,
-}
-
-static PACKAGES: LazyLock<Vec<Package>> = LazyLock::new(|| {
-    let metadata = metadata(&["--no-deps"]);
-    let packages = metadata["packages"].as_array().expect("packages");
-    packages.iter().map(package).collect()
-});
-
-fn package(json: &Value) -> Package {
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let list = |value: &Value| value.as_array().expect("a list").clone();
-    let uses = list(&json["dependencies"]);
-    let targets = list(&json["targets"]);
-    let product = targets.iter().filter(|target| {
-        let kinds = list(&target["kind"]);
-        kinds.iter().any(|kind| kind == "lib" || kind == "bin")
-    });
-    Package {
-        name: text(&json["name"]),
-        manifest: text(&json["manifest_path"]).into(),
-        uses: uses
-            .iter()
-            .map(|d| (text(&d["name"]), d["kind"].as_str().unwrap_or("normal").to_owned()))
-            .collect(),
-        roots: product.map(|target| text(&target["src_path"]).into()).collect(),
-    }
-}
+/// Crates of ours.
+static PACKAGES: LazyLock<Vec<Package>> = LazyLock::new(|| metadata(&["--no-deps"]).packages);
 
 impl Package {
-    fn uses(&self, kinds: &[&str]) -> BTreeSet<&str> {
-        let of = self.uses.iter().filter(|(_, kind)| kinds.contains(&kind.as_str()));
-        of.map(|(name, _)| name.as_str()).collect()
+    /// Names of what it uses: linked or for its build, and for its tests if asked.
+    fn uses(&self, tests_too: bool) -> BTreeSet<&str> {
+        let of = self.dependencies.iter().filter(|d| tests_too || d.kind.as_deref() != Some("dev"));
+        of.map(|d| d.name.as_str()).collect()
+    }
+
+    /// Roots of library and programs.
+    fn roots(&self) -> impl Iterator<Item = &Path> {
+        let product = |target: &&Target| target.kind.iter().any(|kind| kind == "lib" || kind == "bin");
+        self.targets.iter().filter(product).map(|target| target.src_path.as_path())
     }
 }
 
@@ -189,17 +214,16 @@ fn every_arrow_is_in_the_table_and_drawn() {
     let table: BTreeMap<&str, &[&str]> = ARROWS.into_iter().collect();
     assert_eq!(table.keys().copied().collect::<BTreeSet<_>>(), ours(), "crates");
     for package in PACKAGES.iter() {
-        let uses: Vec<&str> = package.uses(&["normal", "build"]).intersection(&ours()).copied().collect();
+        let uses: Vec<&str> = package.uses(false).intersection(&ours()).copied().collect();
         assert_eq!(uses, table[package.name.as_str()], "crates of ours that {} uses", package.name);
     }
 }
 
 #[test]
 fn no_product_knows_the_testbed_and_there_is_no_circle() {
-    let all = ["normal", "build", "dev"];
     let mut left: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for package in PACKAGES.iter() {
-        let uses = package.uses(&all);
+        let uses = package.uses(true);
         assert!(!uses.contains("testbed"), "{} uses the testbed", package.name);
         left.insert(&package.name, uses.intersection(&ours()).copied().collect());
     }
@@ -216,30 +240,23 @@ fn no_product_knows_the_testbed_and_there_is_no_circle() {
 
 /// Names in the whole tree of a crate's dependencies, development's left out.
 fn tree_of(crate_name: &str) -> BTreeSet<String> {
-    let metadata = metadata(&[]);
-    let list = |value: &Value| value.as_array().expect("a list").clone();
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let names: BTreeMap<String, String> =
-        list(&metadata["packages"]).iter().map(|p| (text(&p["id"]), text(&p["name"]))).collect();
-    let edges: BTreeMap<String, Vec<String>> = list(&metadata["resolve"]["nodes"])
-        .iter()
-        .map(|node| {
-            let deps = list(&node["deps"]);
-            let linked =
-                deps.iter().filter(|d| list(&d["dep_kinds"]).iter().any(|kind| kind["kind"] != "dev"));
-            (text(&node["id"]), linked.map(|d| text(&d["pkg"])).collect())
-        })
-        .collect();
-    let mut todo: Vec<String> =
-        names.iter().filter(|(_, name)| *name == crate_name).map(|(id, _)| id.clone()).collect();
-    assert_eq!(todo.len(), 1, "{crate_name}");
+    let Metadata { packages, resolve, .. } = metadata(&[]);
+    let nodes = resolve.expect("a resolved tree").nodes;
+    let own = packages.iter().find(|package| package.name == crate_name).expect("a crate");
+    let mut ways = vec![own.id.as_str()];
     let mut seen = BTreeSet::new();
-    while let Some(id) = todo.pop() {
-        if seen.insert(id.clone()) {
-            todo.extend(edges[&id].iter().cloned());
+    while let Some(id) = ways.pop() {
+        if seen.insert(id) {
+            let node = nodes.iter().find(|node| node.id == id).expect("a node");
+            let linked = |edge: &&Edge| edge.dep_kinds.iter().any(|kind| kind.kind.as_deref() != Some("dev"));
+            ways.extend(node.deps.iter().filter(linked).map(|edge| edge.pkg.as_str()));
         }
     }
-    seen.iter().map(|id| names[id].clone()).collect()
+    packages
+        .iter()
+        .filter(|package| seen.contains(package.id.as_str()))
+        .map(|package| package.name.clone())
+        .collect()
 }
 
 #[test]
@@ -247,8 +264,8 @@ fn the_privileged_program_links_no_http_token_tls_or_database() {
     let tree = tree_of("jacamar-auth");
     assert!(tree.contains("jacamar-sandbox") && tree.contains("nix"), "the tree was read");
     for name in &tree {
-        let never = |bad: &&str| name == *bad || (bad.ends_with('-') && name.starts_with(*bad));
-        assert!(!NEVER_PRIVILEGED.iter().any(|bad| never(&bad)), "jacamar-auth links {name}");
+        let never = |bad: &str| name == bad || (bad.ends_with('-') && name.starts_with(bad));
+        assert!(!NEVER_PRIVILEGED.iter().any(|bad| never(bad)), "jacamar-auth links {name}");
     }
     let user_side = tree_of("jacamar-runner-glue");
     assert!(
@@ -261,10 +278,8 @@ fn the_privileged_program_links_no_http_token_tls_or_database() {
 fn every_foreign_crate_of_the_privileged_program_has_its_reason() {
     let tree = tree_of("jacamar-auth");
     let privileged = PACKAGES.iter().filter(|package| tree.contains(&package.name));
-    let used: BTreeSet<&str> = privileged
-        .flat_map(|package| package.uses(&["normal", "build"]))
-        .filter(|name| !ours().contains(name))
-        .collect();
+    let used: BTreeSet<&str> =
+        privileged.flat_map(|package| package.uses(false)).filter(|name| !ours().contains(name)).collect();
     let reasons: BTreeMap<&str, &str> = REASONS.into_iter().collect();
     assert_eq!(used, reasons.keys().copied().collect(), "crates and REASONS");
     assert!(reasons.values().all(|reason| reason.len() > 10), "a reason is a sentence");
@@ -273,7 +288,7 @@ fn every_foreign_crate_of_the_privileged_program_has_its_reason() {
 #[test]
 fn unsafe_code_is_in_the_kernel_crate_alone() {
     for package in PACKAGES.iter() {
-        for file in &package.roots {
+        for file in package.roots() {
             let text = fs::read_to_string(file).expect("a crate's root");
             let forbids = text.lines().any(|line| line == "#![forbid(unsafe_code)]");
             assert_eq!(forbids, package.name != "jacamar-kernel", "{}", file.display());
@@ -292,11 +307,11 @@ fn unsafe_code_is_in_the_kernel_crate_alone() {
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
     for package in PACKAGES.iter() {
-        let text = fs::read_to_string(&package.manifest).expect("a manifest");
+        let text = fs::read_to_string(&package.manifest_path).expect("a manifest");
         let manifest: toml::Table = text.parse().expect("TOML");
         let lints =
             manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool);
-        assert_eq!(lints, Some(true), "{}: write [lints] workspace = true", package.manifest.display());
+        assert_eq!(lints, Some(true), "{}: write [lints] workspace = true", package.manifest_path.display());
     }
 }
 

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::user_side::{directories, host, request, run_as_user, state};
+use super::user_side::{account_exists, directories, host, request, run_as_user, state};
 use super::{StageEnd, StageError, tell};
 use crate::audit::{Audit, Priority};
 
@@ -88,9 +88,8 @@ fn finish(
 /// `<project>.tmp`. They are the user's, so the user's side removes them, in the sandbox.
 fn remove_secrets(own: &Own, job: &OpenJob) -> Result<(), StageError> {
     let record = job.record();
-    let gone = !jacamar_site::accounts::exists(record.grant.account.uid).unwrap_or(true);
     // Without its directories no script of the job has run.
-    if gone || !directories(job).exist() {
+    if account_exists(record).is_err() || !directories(job).exist() {
         return Ok(());
     }
     let mut request = request(record, Stage::Cleanup, &[]);

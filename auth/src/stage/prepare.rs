@@ -9,7 +9,7 @@ use jacamar_plan::{Level, Stage};
 use jacamar_record::Jobs;
 use jacamar_sandbox::{JobDirectories, Own};
 
-use super::user_side::{host, open, request, run_as_user, same_level, state};
+use super::user_side::{account_exists, host, open, request, run_as_user, same_level, state};
 use super::{StageEnd, StageError};
 use crate::audit::{Audit, Priority};
 
@@ -28,11 +28,9 @@ pub(super) fn prepare(
     let record = job.record();
     contact.clone_from(&record.support_contact);
     same_level(record, level)?;
+    account_exists(record)?;
     let _lock = job.begin_stage(LOCK_WITHIN)?;
     let account = &record.grant.account;
-    if !jacamar_site::accounts::exists(account.uid).unwrap_or(true) {
-        return Err(StageError::Broken(anyhow::anyhow!("the account {} is gone", account.name)));
-    }
     let host = host(record)?;
     let base = std::path::Path::new(&record.tmp_base);
     let directories = JobDirectories::make(base, job.name(), account.uid, account.gid, level)

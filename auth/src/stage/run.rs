@@ -9,13 +9,13 @@ use jacamar_contract::environment::RunnerEnvironment;
 use jacamar_contract::exit::Ended as EndedBy;
 use jacamar_contract::stage_report;
 use jacamar_contract::stage_request::SCRIPT_MAX_BYTES;
-use jacamar_plan::{Outcome, Stage, SubStage};
+use jacamar_plan::{Outcome, Stage, Step, StepError, SubStage};
 use jacamar_record::Jobs;
 use jacamar_sandbox::Own;
 use serde_json::Value;
 
 use super::prepare::LOCK_WITHIN;
-use super::user_side::{host, open, request, run_as_user, same_level, state};
+use super::user_side::{account_exists, host, open, request, run_as_user, same_level, state};
 use super::{StageEnd, StageError, tell};
 use crate::audit::{Audit, Priority};
 
@@ -39,10 +39,15 @@ pub(super) fn run(
         tell(&format!("jacamar-auth: this site does not run {sub_stage}, it is skipped\n"));
         return Ok(StageEnd::done());
     }
+    account_exists(record)?;
     let _lock = job.begin_stage(LOCK_WITHIN)?;
     let stage = Stage::Run(sub_stage);
     let done = run_as_user(own, &job, &host(record)?, &request(record, stage.clone(), &script), &script)?;
-    let outcome = stage_report::believed(&done.ended.outcome, done.report);
+    let outcome = match stage_report::believed(&done.ended.outcome, done.report) {
+        // Process 1 ends without a word when it ends the stage for us: a script that ignores SIGTERM.
+        Some(Outcome::Broken(StepError { step: Step::AwaitEnd, .. })) if done.ended.terminated => None,
+        outcome => outcome,
+    };
     let audit = Audit::open(&record.audit, &state)?;
     // The user's word where it agrees with the exit code, else how the process ended.
     let said: Value = format!("{:?}", outcome.as_ref().unwrap_or(&done.ended.outcome)).into();

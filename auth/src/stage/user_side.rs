@@ -63,6 +63,16 @@ pub(crate) fn same_level(record: &Record, level: Level) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the account is still there. A clear no refuses, an error of the name service does not: ids and groups are
+/// those of the record.
+pub(crate) fn account_exists(record: &Record) -> anyhow::Result<()> {
+    let account = &record.grant.account;
+    match jacamar_site::accounts::exists(account.uid) {
+        Ok(true) | Err(_) => Ok(()),
+        Ok(false) => bail!("the account {} (uid {}) is gone", account.name, account.uid),
+    }
+}
+
 /// The job's private directories.
 pub(crate) fn directories(job: &OpenJob) -> JobDirectories {
     let record = job.record();

@@ -3,6 +3,12 @@
 //! All in one run and in turn, with 100 ms of idleness before each sample: in a hot loop the kernel's locks for control
 //! groups are free, on a real node they are not. Figures of one run can be compared, those of two cannot.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "a program of the testbed talks to its starter"
+)]
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;

@@ -4,6 +4,12 @@
 //! will do there: its effective and saved uid become the keeper's at once, the real one stays the starter's, so that
 //! the starter can signal it and nobody else can.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "a program of the testbed talks to its starter"
+)]
 
 use std::ffi::OsString;
 use std::time::Duration;

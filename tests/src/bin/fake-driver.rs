@@ -3,6 +3,12 @@
 //! It writes down how it was called, then acts. It stands where the product's driver will stand, so that the
 //! runner stand-in can be tested alone.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "a program of the testbed talks to its starter"
+)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};

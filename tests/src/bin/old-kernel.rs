@@ -3,6 +3,7 @@
 //!
 //! Start it as root: no_new_privs is not set, so that programs with file capabilities keep them.
 #![forbid(unsafe_code)]
+#![expect(clippy::print_stderr, reason = "a program for developers, whose messages go there")]
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};

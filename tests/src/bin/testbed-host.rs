@@ -2,6 +2,7 @@
 //!
 //! `testbed-host [--as NAME] [--show DIRECTORY]... -- COMMAND...`; the command's exit code is its own.
 #![forbid(unsafe_code)]
+#![expect(clippy::print_stderr, reason = "a program for developers, whose messages go there")]
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, Stdio};

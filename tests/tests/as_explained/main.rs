@@ -7,8 +7,8 @@
 mod compare;
 mod trace;
 
-use jacamar_plan::Level;
-use serde_json::Value;
+use jacamar_plan::{Level, Phase};
+use serde::Deserialize;
 use testbed::host::{
     BIN, CI1, ControlGroup, Host, KEEPER, PREFIX, Place, RUNNER, Ran, SHARED, Start, Started, Surroundings,
 };
@@ -22,6 +22,18 @@ const TRACED: &str = "trace=execve,clone,clone3,fork,vfork,mkdir,read,write,prct
     setsid,setpgid,setns,unshare,keyctl,add_key,request_key,setuid,setgid,setreuid,setregid,setresuid,setresgid,\
     setfsuid,setfsgid,setgroups,capset,seccomp,prlimit64,setrlimit,umask,mkdirat,personality,sched_setaffinity,\
     setpriority,sethostname";
+
+/// `explain --json`, as far as it is compared.
+#[derive(Deserialize)]
+struct Explained {
+    steps: Vec<ExplainedStep>,
+}
+
+#[derive(Deserialize)]
+struct ExplainedStep {
+    phase: Phase,
+    calls: Vec<String>,
+}
 
 /// One launch, explained and traced.
 struct Launch {
@@ -40,10 +52,8 @@ impl Launch {
         let name = format!("{}, {}", self.place, self.profile);
         let (explained, trace) = (self.explained(), self.traced());
         let calls = |contain: bool| -> Vec<String> {
-            let steps = explained["steps"].as_array().expect("steps");
-            let of = steps.iter().filter(|step| (step["phase"] == "contain") == contain);
-            let calls = of.flat_map(|step| step["calls"].as_array().expect("calls"));
-            calls.map(|call| call.as_str().expect("text").to_owned()).collect()
+            let of = explained.steps.iter().filter(|step| (step.phase == Phase::Contain) == contain);
+            of.flat_map(|step| step.calls.clone()).collect()
         };
         parent(&name, &calls(true), trace.parent());
         child(&name, &calls(false), &trace.child());
@@ -64,7 +74,7 @@ impl Launch {
     }
 
     /// `explain --json` of the same program by the same starter.
-    fn explained(&self) -> Value {
+    fn explained(&self) -> Explained {
         let profile = self.profile;
         let keeper = self.place.host.accounts().get(KEEPER).uid;
         let explain = match self.place.level {

@@ -29,7 +29,7 @@ impl Trace {
     pub(crate) fn parse(text: &str) -> Self {
         let job = job_directory(text);
         let mut processes = BTreeMap::new();
-        for part in text.split("== ").filter(|part| !part.is_empty()) {
+        for part in format!("\n{text}").split("\n== ").filter(|part| !part.is_empty()) {
             let (pid, lines) = part.split_once('\n').expect("a pid");
             let mut open = BTreeMap::new();
             let calls = lines.lines().filter_map(|line| call(line, &mut open, job.as_ref())).collect();
@@ -50,8 +50,8 @@ impl Trace {
         let (child, _) = self.supervisor();
         let calls = self.0.get(&child).expect("the child was traced");
         let fork = calls.iter().rposition(|call| call.name() == "clone" && !call.failed()).expect("a fork");
-        let command = self.0.iter().filter(|(pid, calls)| **pid > child && calls.iter().any(executes_true));
-        let (_, command) = command.last().expect("the command was executed");
+        let command = self.0.values().find(|calls| calls.iter().any(executes_true));
+        let command = command.expect("the command was executed");
         let execve = command.iter().position(executes_true).expect("just seen");
         [calls.get(..=fork).expect("within"), command.get(..=execve).expect("within")].concat()
     }

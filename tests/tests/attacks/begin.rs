@@ -15,9 +15,10 @@ fn closed_standard_descriptors_are_no_files_of_ours() {
             // /tmp of the job is its own, so the answer goes to the home directory.
             let file = format!("closed-{}-{combination}", place.level);
             let script = format!(
-                "(ls /proc/$$/fd; for n in 0 1 2; do readlink /proc/$$/fd/$n; done) | cat > ~/{file}"
+                "ls /proc/$$/fd > ~/{file}; for n in 0 1 2; do readlink /proc/$$/fd/$n >> ~/{file}; done; :"
             );
-            let start = Start { before: &before, command: &["sh", "-c", &script], ..Start::default() };
+            // dash holds descriptors of its own while it redirects.
+            let start = Start { before: &before, command: &["bash", "-c", &script], ..Start::default() };
             let ran = place.start(&start).finish();
             assert_eq!(ran.code, 0, "{place}: {closed:?}: {ran}");
             let answer =

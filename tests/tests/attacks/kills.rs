@@ -178,8 +178,9 @@ fn compat_supervisor_killed_and_the_group_holds_the_rest() {
     let Some(leaf) = leaf(running.init) else { return };
     running.started.signal(Signal::SIGKILL);
     // Process 1 and the command die with it; their end is waited for.
+    let ends = [running.started.pid().as_raw(), running.init.as_raw()];
     let with_it: Vec<Process> =
-        running.all.iter().filter(|process| process.pid == running.init.as_raw()).cloned().collect();
+        running.all.iter().filter(|process| ends.contains(&process.pid)).cloned().collect();
     assert!(wait_gone(&with_it, SOON).is_empty(), "{with_it:?}");
     let members = fs::read_to_string(format!("{leaf}/cgroup.procs")).expect("the group stays");
     let members: Vec<i32> = members.lines().map(|line| line.parse().expect("a pid")).collect();

@@ -43,7 +43,8 @@ fn each_limit_fails_closed_or_works() {
                     assert_whole(&ran, &place);
                     worked.push(format!("{limit}={value}"));
                 }
-                if ran.out.contains("done=1") {
+                // The kernel may kill a launcher whose time is up at any moment: that is closed, too.
+                if ran.out.contains("done=1") && limit != "cpu" {
                     assert_eq!(ran.code, 0, "{place}: {limit}={value}: {ran}");
                 }
                 let left = wait_gone(&marked(&mark), std::time::Duration::from_secs(5));

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use testbed::host::{Process, with_descendants};
 use testbed::runner::{Exit, JobResult, Running, State, Version};
 
+use crate::direct::Direct;
 use crate::left;
 use crate::place::{PATIENCE, Place, STATE, Setup, record_of};
 
@@ -81,7 +82,7 @@ fn a_killed_child_of_the_driver_is_a_system_failure() {
     for victim in ["jacamar run", "pid 1"] {
         let place = Place::usual();
         let (running, _, processes) =
-            under_way(&place, &["echo be\"gun\"", "sleep 77777"], &["true"], "\nbegun");
+            under_way(&place, &["echo be\"gun\"", "sleep 77777"], &["true"], "begun");
         let (init, run) = ours(&processes);
         kill(Pid::from_raw(if victim == "pid 1" { init } else { run }), Signal::SIGKILL).expect("alive");
         let result = running.wait();
@@ -120,13 +121,30 @@ fn a_cancel_ends_the_script_and_after_script_runs() {
 fn a_script_that_makes_a_success_of_sigterm_fails() {
     let place = Place::usual();
     let script = ["trap 'exit 0' TERM", "echo be\"gun\"", "while :; do sleep 0.05; done"];
-    let (running, _, processes) = under_way(&place, &script, &["true"], "\nbegun");
+    let (running, _, processes) = under_way(&place, &script, &["true"], "begun");
     running.cancel();
     let result = running.wait();
     let log = result.plain_log();
     let call = result.call("build_script").expect("a call");
-    assert_eq!((&call.exit, call.exit_code_file.as_deref()), (&Exit::Code(1), Some("143")), "{log}");
+    // The frame's own shell has a trap, which makes it 1.
+    assert_eq!((&call.exit, call.exit_code_file.as_deref()), (&Exit::Code(1), Some("1")), "{log}");
     left::assert_nothing(Path::new(STATE), &record_of(&result), &processes);
+}
+
+/// The same script without the runner's frame: it is its exit code 0 that does not count.
+#[test]
+fn exit_0_after_sigterm_is_143() {
+    let place = Place::usual();
+    let direct = Direct::new(&place, &place.gitlab.admit(place.small(["true"]))).prepared();
+    let script = direct.run("trap 'exit 0' TERM\necho up\nwhile :; do sleep 0.05; done\n");
+    script.wait_for("up");
+    script.signal(Signal::SIGTERM);
+    let ran = script.finish();
+    assert_eq!((ran.code, direct.exit_code_file().as_deref()), (1, Some("143\n")), "{ran}");
+    // What an earlier stage wrote does not speak for the next one.
+    let ran = direct.run("true\n").finish();
+    assert_eq!((ran.code, direct.exit_code_file()), (0, None), "{ran}");
+    assert_eq!(direct.cleanup().code, 0);
 }
 
 #[test]
@@ -134,7 +152,7 @@ fn a_script_that_ignores_sigterm_ends_within_kill_timeout() {
     let place = Place::new(Setup { general: "kill_timeout = \"2s\"".into(), ..Setup::default() });
     let script =
         ["trap '' TERM", "(trap '' TERM; sleep 77777) &", "echo be\"gun\"", "while :; do sleep 1; done"];
-    let (running, _, processes) = under_way(&place, &script, &["echo after-it"], "\nbegun");
+    let (running, _, processes) = under_way(&place, &script, &["echo after-it"], "begun");
     running.cancel();
     let result = running.wait();
     let log = result.plain_log();

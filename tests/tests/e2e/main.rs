@@ -7,6 +7,7 @@
 mod direct;
 mod exit_codes;
 mod golden;
+mod killed;
 mod left;
 mod place;
 mod success;

@@ -14,7 +14,7 @@ use testbed::host::{Account, BIN, CI1, Host, PREFIX, Started, program};
 use testbed::runner::{JobResult, Pauses, Runner, Running, Version};
 
 /// Long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Every directory above a place's configuration is root's, and everyone may pass.
 const PLACES: &str = "/srv/testbed/e2e";
 /// The state directory of the root level.

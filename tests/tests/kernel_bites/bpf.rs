@@ -28,7 +28,7 @@ impl Call {
             16.. => {
                 let at = usize::try_from((offset - 16) / 8).expect("small");
                 let half = if (offset - 16) % 8 == 4 { 32 } else { 0 };
-                u32::try_from((self.arguments[at] >> half) & 0xffff_ffff).expect("masked")
+                u32::try_from((self.arguments.get(at).expect("six arguments") >> half) & 0xffff_ffff).expect("masked")
             }
             _ => panic!("a load from {offset}"),
         }
@@ -38,7 +38,7 @@ impl Call {
     pub(crate) fn answer(&self, program: &[Instruction]) -> u32 {
         let (mut at, mut value) = (0, 0_u32);
         loop {
-            let Instruction { code, jt, jf, k } = program[at];
+            let Instruction { code, jt, jf, k } = *program.get(at).expect("a program ends with a return");
             at += 1;
             let mut jump = |condition| at += usize::from(if condition { jt } else { jf });
             match code {

@@ -87,7 +87,8 @@ fn planned() -> (Calls, BTreeMap<String, i64>) {
             Some(condition) => {
                 for (kind, high) in [("low", 0), ("high", HIGH), ("negative", -HIGH)] {
                     let mut arguments = BAD;
-                    arguments[usize::from(condition.argument)] = i64::from(condition.equals) + high;
+                    let place = arguments.get_mut(usize::from(condition.argument)).expect("one of six");
+                    *place = i64::from(condition.equals) + high;
                     add(format!("{}-{index}-{kind}", rule.call), arguments);
                 }
             }

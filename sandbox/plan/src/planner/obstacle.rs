@@ -45,14 +45,15 @@ impl Planner<'_> {
     }
 
     fn no_own_proc(&self) -> Option<String> {
-        match self.host.own_proc {
-            Presence::Present => None,
-            Presence::Absent(_) => Some(format!(
-                "a new /proc cannot be mounted ({}); the host's is partly covered, as by ProtectKernelTunables=yes in \
-                 the runner's unit or in a container",
-                self.host.own_proc
-            )),
-        }
+        let why = match (self.host.own_proc, self.host.level) {
+            (Presence::Present, _) => return None,
+            (Presence::Absent(_), Level::Root) => "as in many containers",
+            // The kernel shows a user namespace no more of /proc than its maker sees: user_namespaces(7).
+            (Presence::Absent(_), Level::Capabilities | Level::User) => {
+                "the host's is partly covered, as by ProtectKernelTunables=yes in the runner's unit or in a container"
+            }
+        };
+        Some(format!("a new /proc cannot be mounted ({}); {why}", self.host.own_proc))
     }
 
     fn no_tmp(&self) -> Option<String> {
@@ -108,10 +109,14 @@ impl Planner<'_> {
                  /etc/systemd/system/gitlab-runner.service.d/delegate.conf, then run `systemctl daemon-reload` and \
                  restart the runner"
             }
-            (Level::Root | Level::Capabilities | Level::User, CgroupVersion::None | CgroupVersion::V1) => {
-                "boot with systemd.unified_cgroup_hierarchy=1, and below root let systemd delegate a control group to \
-                 the runner: `[Service]` and `Delegate=yes` in \
-                 /etc/systemd/system/gitlab-runner.service.d/delegate.conf"
+            (Level::Root, CgroupVersion::None | CgroupVersion::V1) => {
+                "boot with cgroup v2: systemd.unified_cgroup_hierarchy=1 on the kernel's command line"
+            }
+            (Level::Capabilities | Level::User, CgroupVersion::None | CgroupVersion::V1) => {
+                "boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1 on the kernel's command line) and let systemd \
+                 delegate a control group to the runner: put `[Service]` and `Delegate=yes` into \
+                 /etc/systemd/system/gitlab-runner.service.d/delegate.conf, then run `systemctl daemon-reload` and \
+                 restart the runner"
             }
         }
     }

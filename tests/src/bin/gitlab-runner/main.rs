@@ -4,6 +4,12 @@
 //! Archives are zip files, caches lie on local disk. A flag that the real helper has and this one need not is
 //! accepted.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "a program of the testbed talks to its starter"
+)]
 
 mod archive;
 mod arguments;
