@@ -55,6 +55,19 @@ impl Cgroup {
         self.leaf.as_fd()
     }
 
+    /// Does something to which the kernel asks for the right to the group: CLONE_INTO_CGROUP (launch E10). The child
+    /// keeps the file system uid until it wears the user.
+    pub(crate) fn as_its_owner<T>(&self, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        if !self.as_runner {
+            return act();
+        }
+        let own = nix::unistd::geteuid();
+        setfsuid(getuid());
+        let result = act();
+        setfsuid(own);
+        if setfsuid(own) == own { result } else { Err(Errno::EPERM) }
+    }
+
     /// Moves a waiting child into the leaf.
     pub(crate) fn join(&self, pid: Pid) -> Result<(), StepError> {
         with_ids(self.as_runner, || {

@@ -8,15 +8,18 @@ use nix::unistd::{chdir, getresgid, getresuid};
 use crate::child::{Become, Child, Confined, Failure, Isolated, Proved, Viewed, Worn};
 
 /// What the change of identity takes, and nothing else of root's.
-const CHANGE: u64 =
-    Capabilities::SETGID | Capabilities::SETUID | Capabilities::SETPCAP | Capabilities::SYS_ADMIN;
+const CHANGE: u64 = CHANGE_IDS | Capabilities::SETPCAP | Capabilities::SYS_ADMIN;
+/// All that the capability level has outside of a user namespace.
+const CHANGE_IDS: u64 = Capabilities::SETGID | Capabilities::SETUID;
 
-fn worn() -> Result<(), Errno> {
-    capset(Capabilities { effective: Capabilities::SYS_ADMIN, permitted: CHANGE, inheritable: 0 })
+fn worn(sys_admin: bool) -> Result<(), Errno> {
+    let (effective, permitted) = if sys_admin { (Capabilities::SYS_ADMIN, CHANGE) } else { (0, CHANGE_IDS) };
+    capset(Capabilities { effective, permitted, inheritable: 0 })
 }
 
-fn raised() -> Result<(), Errno> {
-    capset(Capabilities { effective: CHANGE, permitted: CHANGE, inheritable: 0 })
+fn raised(sys_admin: bool) -> Result<(), Errno> {
+    let change = if sys_admin { CHANGE } else { CHANGE_IDS };
+    capset(Capabilities { effective: change, permitted: change, inheritable: 0 })
 }
 
 fn sys_admin_alone() -> Result<(), Errno> {
@@ -35,7 +38,8 @@ impl<'a> Child<'a, Isolated> {
             self.done(set_resgid(None, Some(gid), None))?;
             let Step::WearUid { uid } = *self.step()? else { return Err(self.disorder()) };
             self.done(set_resuid(None, Some(uid), None))?;
-            self.plain(&Step::WearCapabilities, worn)?;
+            let Step::WearCapabilities { sys_admin } = *self.step()? else { return Err(self.disorder()) };
+            self.done(worn(sys_admin))?;
         } else if matches!(self.script.identity, Identity::Become(_)) {
             return Err(self.disorder());
         }
@@ -46,8 +50,8 @@ impl<'a> Child<'a, Isolated> {
 impl<'a> Child<'a, Viewed> {
     /// The user is the only identity.
     pub(crate) fn become_user(mut self) -> Result<Child<'a, Become>, Failure> {
-        if self.is_due(&Step::RaiseCapabilities) {
-            self.plain(&Step::RaiseCapabilities, raised)?;
+        if let Step::RaiseCapabilities { sys_admin } = *self.step()? {
+            self.done(raised(sys_admin))?;
         }
         if self.step()? != &Step::CoreLimit {
             return Err(self.disorder());

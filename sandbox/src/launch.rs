@@ -213,7 +213,13 @@ fn clone(
 ) -> Result<Pid, LaunchError> {
     let flags = namespaces.clone_flags();
     let result = match into {
-        Some(cgroup) => jacamar_kernel::clone_into(flags, cgroup.leaf(), child),
+        Some(cgroup) => cgroup.as_its_owner(|| {
+            if namespaces.user {
+                // Each change of the file system uid clears it.
+                nix::sys::prctl::set_dumpable(true)?;
+            }
+            jacamar_kernel::clone_into(flags, cgroup.leaf(), child)
+        }),
         None => jacamar_kernel::clone(flags, child),
     };
     result.map_err(|e| LaunchError::Step(failed(Step::Clone { namespaces, cgroup: None }, e)))

@@ -106,9 +106,11 @@ pub fn level() -> Result<Level, OwnError> {
     if geteuid().is_root() {
         return Ok(Level::Root);
     }
-    let permitted = or("read our capabilities", jacamar_kernel::capget())?.permitted;
-    let needed = jacamar_kernel::Capabilities::SETUID | jacamar_kernel::Capabilities::SETGID;
-    Ok(if permitted & needed == needed { Level::Capabilities } else { Level::User })
+    // Its error is a text without a number.
+    let permitted = caps::read(None, caps::CapSet::Permitted).map_err(|_| Errno::EIO);
+    let permitted = or("read our capabilities", permitted)?;
+    let both = [caps::Capability::CAP_SETUID, caps::Capability::CAP_SETGID];
+    Ok(if both.iter().all(|needed| permitted.contains(needed)) { Level::Capabilities } else { Level::User })
 }
 
 /// Our own ids, which the job must never get back: real, effective and saved uid.

@@ -299,10 +299,15 @@ fn usable(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Controllers that groups below `node` can have without a write above it: what its parent enabled for it.
+/// Controllers that groups below `node` can have without a write above it.
+///
+/// In a group that holds processes (our own, at the levels below root) none can be enabled any more ("no internal
+/// processes", `admin-guide/cgroup-v2.rst`): there only those count that are enabled already.
 fn controllers_below(node: &str) -> Vec<String> {
     let read = |path: String| std::fs::read_to_string(path).ok();
-    let text = read(format!("{node}/cgroup.controllers")).or_else(|| {
+    let occupied = read(format!("{node}/cgroup.procs")).is_some_and(|procs| !procs.is_empty());
+    let own = if occupied { "cgroup.subtree_control" } else { "cgroup.controllers" };
+    let text = read(format!("{node}/{own}")).or_else(|| {
         let parent = Path::new(node).parent()?.to_str()?;
         read(format!("{parent}/cgroup.subtree_control"))
     });

@@ -223,8 +223,9 @@ fn every_arrow_is_in_the_table_and_drawn() {
 fn no_product_knows_the_testbed_and_there_is_no_circle() {
     let mut left: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for package in PACKAGES.iter() {
+        // Tests of a product crate may: what is shipped does not.
+        assert!(!package.uses(false).contains("testbed"), "{} uses the testbed", package.name);
         let uses = package.uses(true);
-        assert!(!uses.contains("testbed"), "{} uses the testbed", package.name);
         left.insert(&package.name, uses.intersection(&ours()).copied().collect());
     }
     while !left.is_empty() {

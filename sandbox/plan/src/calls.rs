@@ -52,6 +52,8 @@ const CAPABILITIES: [&str; 41] = [
 
 /// What the change of identity takes.
 const CHANGE: &str = "1<<CAP_SETGID|1<<CAP_SETUID|1<<CAP_SETPCAP|1<<CAP_SYS_ADMIN";
+/// The same without a user namespace at the capability level, which has no more than these.
+const CHANGE_IDS: &str = "1<<CAP_SETGID|1<<CAP_SETUID";
 const SYS_ADMIN: &str = "1<<CAP_SYS_ADMIN";
 
 impl Step {
@@ -86,14 +88,16 @@ impl Step {
             }
             Self::WearGid { gid } => one(format!("setresgid(-1, {gid}, -1)")),
             Self::WearUid { uid } => one(format!("setresuid(-1, {uid}, -1)")),
-            Self::WearCapabilities => one(capset(SYS_ADMIN, CHANGE)),
+            Self::WearCapabilities { sys_admin: true } => one(capset(SYS_ADMIN, CHANGE)),
+            Self::WearCapabilities { sys_admin: false } => one(capset("0", CHANGE_IDS)),
             Self::VerifyProc => one("fstatfs(/proc, {f_type=PROC_SUPER_MAGIC, _})".into()),
             Self::OpenSource { path } => one(format!(
                 "openat2(AT_FDCWD, {path:?}, {{flags=O_RDONLY|O_NOFOLLOW|O_CLOEXEC|O_PATH|O_DIRECTORY, \
                  resolve=RESOLVE_NO_SYMLINKS}}, _)"
             )),
             Self::Mount(mount) => mount.calls(),
-            Self::RaiseCapabilities => one(capset(CHANGE, CHANGE)),
+            Self::RaiseCapabilities { sys_admin: true } => one(capset(CHANGE, CHANGE)),
+            Self::RaiseCapabilities { sys_admin: false } => one(capset(CHANGE_IDS, CHANGE_IDS)),
             Self::CoreLimit => one("prlimit64(0, RLIMIT_CORE, _, NULL)".into()),
             Self::DropBounding { last } => {
                 (0..=*last).map(|number| format!("prctl(PR_CAPBSET_DROP, {})", capability(number))).collect()

@@ -331,6 +331,8 @@ impl Plan {
     #[must_use]
     pub fn child_steps(&self) -> Vec<Step> {
         let mut steps = vec![Step::AwaitRelease, Step::DieWithSupervisor, Step::NewSession];
+        // The two file capabilities are all that the capability level has outside of a user namespace.
+        let sys_admin = self.level != Level::Capabilities || self.contain.namespaces.user;
         if self.isolate.session_keyring {
             steps.push(Step::SessionKeyring);
         }
@@ -341,7 +343,7 @@ impl Plan {
             steps.push(Step::SetGroups { groups: wear.groups.clone() });
             steps.push(Step::WearGid { gid: wear.gid });
             steps.push(Step::WearUid { uid: wear.uid });
-            steps.push(Step::WearCapabilities);
+            steps.push(Step::WearCapabilities { sys_admin });
         }
         if !self.view.mounts.is_empty() {
             steps.push(Step::VerifyProc);
@@ -354,7 +356,7 @@ impl Plan {
         steps.extend(self.view.mounts.iter().cloned().map(Step::Mount));
         let becomes = matches!(self.identity, Identity::Become(_));
         if becomes {
-            steps.push(Step::RaiseCapabilities);
+            steps.push(Step::RaiseCapabilities { sys_admin });
         }
         steps.push(Step::CoreLimit);
         if let Bounding::DropTo(last) = self.confine.bounding {

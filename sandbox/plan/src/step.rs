@@ -92,8 +92,11 @@ pub enum Step {
         /// User.
         uid: u32,
     },
-    /// Effective capabilities are CAP_SYS_ADMIN alone.
-    WearCapabilities,
+    /// Effective capabilities are CAP_SYS_ADMIN alone, or none where there is nothing to mount with it.
+    WearCapabilities {
+        /// Whether the level has it: as root, and in a user namespace.
+        sys_admin: bool,
+    },
 
     // View.
     /// /proc is a procfs: descriptors are named by it.
@@ -108,7 +111,10 @@ pub enum Step {
 
     // Become the user.
     /// The capabilities that the next steps need.
-    RaiseCapabilities,
+    RaiseCapabilities {
+        /// CAP_SETPCAP and CAP_SYS_ADMIN too.
+        sys_admin: bool,
+    },
     /// The core limit that the supervisor found; its own is 0, prlimit(2).
     CoreLimit,
     /// Empty the capability bounding set.
@@ -236,11 +242,12 @@ impl Step {
             | Self::NewSession
             | Self::SessionKeyring
             | Self::SlaveMounts => Phase::Isolate,
-            Self::SetGroups { .. } | Self::WearGid { .. } | Self::WearUid { .. } | Self::WearCapabilities => {
-                Phase::Wear
-            }
+            Self::SetGroups { .. }
+            | Self::WearGid { .. }
+            | Self::WearUid { .. }
+            | Self::WearCapabilities { .. } => Phase::Wear,
             Self::VerifyProc | Self::OpenSource { .. } | Self::Mount(_) => Phase::View,
-            Self::RaiseCapabilities
+            Self::RaiseCapabilities { .. }
             | Self::CoreLimit
             | Self::DropBounding { .. }
             | Self::KeepCapabilities
@@ -306,10 +313,10 @@ impl Step {
             | Self::SetGroups { .. }
             | Self::WearGid { .. }
             | Self::WearUid { .. }
-            | Self::WearCapabilities
+            | Self::WearCapabilities { .. }
             | Self::VerifyProc
             | Self::OpenSource { .. }
-            | Self::RaiseCapabilities
+            | Self::RaiseCapabilities { .. }
             | Self::CoreLimit
             | Self::KeepCapabilities
             | Self::BecomeGid { .. }
@@ -374,11 +381,14 @@ impl fmt::Display for Step {
             Self::SetGroups { groups } => write!(f, "set {} supplementary groups", groups.len()),
             Self::WearGid { gid } => write!(f, "wear group {gid}"),
             Self::WearUid { uid } => write!(f, "wear user {uid}"),
-            Self::WearCapabilities => f.write_str("keep CAP_SYS_ADMIN alone effective"),
+            Self::WearCapabilities { sys_admin: true } => f.write_str("keep CAP_SYS_ADMIN alone effective"),
+            Self::WearCapabilities { sys_admin: false } => f.write_str("keep no capability effective"),
             Self::VerifyProc => f.write_str("verify that /proc is a procfs"),
             Self::OpenSource { path } => write!(f, "open {path} as the user"),
             Self::Mount(mount) => write!(f, "{mount}"),
-            Self::RaiseCapabilities => f.write_str("raise the capabilities for the change of identity"),
+            Self::RaiseCapabilities { .. } => {
+                f.write_str("raise the capabilities for the change of identity")
+            }
             Self::CoreLimit => f.write_str("give back the inherited core limit"),
             Self::DropBounding { last } => write!(f, "drop capabilities 0 to {last} from the bounding set"),
             Self::KeepCapabilities => f.write_str("keep capabilities over the change of user"),

@@ -24,7 +24,11 @@ fn main() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("capability-level: {error:#}");
-            error.downcast_ref::<SessionError>().map_or(SessionError::FAILED, SessionError::exit_code)
+            let session = error.downcast_ref::<SessionError>();
+            if let Some(hint) = session.and_then(SessionError::hint) {
+                eprintln!("hint: {hint}");
+            }
+            session.map_or(SessionError::FAILED, SessionError::exit_code)
         }
     };
     std::process::exit(code.into());

@@ -28,7 +28,8 @@ impl Call {
             16.. => {
                 let at = usize::try_from((offset - 16) / 8).expect("small");
                 let half = if (offset - 16) % 8 == 4 { 32 } else { 0 };
-                u32::try_from((self.arguments.get(at).expect("six arguments") >> half) & 0xffff_ffff).expect("masked")
+                u32::try_from((self.arguments.get(at).expect("six arguments") >> half) & 0xffff_ffff)
+                    .expect("masked")
             }
             _ => panic!("a load from {offset}"),
         }

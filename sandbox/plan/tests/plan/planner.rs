@@ -87,7 +87,7 @@ const BEFORE: [(&str, Is, Is); 10] = [
     ("no mount of ours leaves", |s| *s == Step::SlaveMounts, |s| matches!(s, Step::Mount(_))),
     (
         "files are opened as the user",
-        |s| *s == Step::WearCapabilities,
+        |s| matches!(s, Step::WearCapabilities { .. }),
         |s| matches!(s, Step::OpenSource { .. }),
     ),
     (
