@@ -184,7 +184,11 @@ enum Exists {
 /// mkdir(2), retried when another process removes the empty parent at that moment.
 fn make(path: &str, exists: Exists) -> Result<OwnedFd, StepError> {
     let failed = |e| step(Step::CreateCgroup { path: path.to_owned() }, e);
-    match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)) {
+    // A job may read what its limits are; ours would be closed by our own umask.
+    let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    let made = nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755));
+    nix::sys::stat::umask(umask);
+    match made {
         Ok(()) => {}
         Err(Errno::EEXIST) if exists == Exists::Accept => {}
         Err(e) => return Err(failed(e)),

@@ -106,7 +106,9 @@ fn cleanup_ends_a_run_that_ignores_sigterm() {
 /// no cleanup comes.
 #[test]
 fn a_runner_that_dies_ends_the_stage() {
-    for (name, place) in places() {
+    for (name, mut place) in places() {
+        place.setup.general = "kill_timeout = \"500ms\"".into();
+        place.configure(&place.configuration());
         let direct = prepared(&place);
         let words = direct.script("trap '' TERM; echo up; while :; do sleep 77777; done\n");
         let driver = format!("{}/bin/jacamar-auth", testbed::host::PREFIX);

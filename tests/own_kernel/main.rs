@@ -1,0 +1,78 @@
+//! What needs a kernel of its own: control group v2 with the memory and pids controllers. `hack/vm-tests` runs this in the
+//! virtual machine; on a host without the controllers it fails with the reason.
+
+use std::path::Path;
+
+use testbed::host::{Host, Level, PREFIX, Place, Started, Surroundings};
+
+const SLICE: &str = "/sys/fs/cgroup/jacamar.slice";
+
+fn root() -> Place<'static> {
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.subtree_control").unwrap_or_default();
+    for needed in ["memory", "pids"] {
+        assert!(
+            controllers.split_whitespace().any(|name| name == needed),
+            "needs: cgroup-v2 with {needed}; run hack/vm-tests"
+        );
+    }
+    Place { host: Host::shared(), level: Level::Root, surroundings: Surroundings::AsItIs }
+}
+
+/// `key` of /proc/meminfo in bytes.
+fn meminfo(key: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let line = text.lines().find(|line| line.starts_with(key)).expect(key);
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
+}
+
+#[test]
+fn limits_stand_on_the_job_before_it_runs() {
+    let out = root().run("default", "p=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); cat ${p%/*}/memory.max ${p%/*}/pids.max; cat $p/cgroup.procs | wc -l");
+    let text = out.ok();
+    let mut lines = text.lines().map(|line| line.trim().parse::<u64>().expect("a number"));
+    let memory = lines.next().expect("memory.max");
+    assert_eq!(memory, meminfo("MemTotal") * 75 / 100 / 4096 * 4096);
+    let pid_max: u64 = std::fs::read_to_string("/proc/sys/kernel/pid_max")
+        .expect("pid_max")
+        .trim()
+        .parse()
+        .expect("a number");
+    let threads_max: u64 = std::fs::read_to_string("/proc/sys/kernel/threads-max")
+        .expect("threads-max")
+        .trim()
+        .parse()
+        .expect("a number");
+    assert_eq!(lines.next(), Some(pid_max.min(threads_max) * 25 / 100));
+    // Process 1, the shell, and cat or wc.
+    assert!(lines.next().is_some_and(|count| count >= 2));
+}
+
+#[test]
+fn a_job_that_takes_too_much_memory_is_killed_and_the_node_is_not() {
+    // dd(1) fills a buffer of this size.
+    let out = root().run("default", "dd if=/dev/zero of=/dev/null bs=1400M count=1 2>/dev/null; echo $?");
+    assert_eq!(out.ok().trim(), "137");
+}
+
+#[test]
+fn nothing_of_a_job_is_left_below_the_slice() {
+    assert_eq!(root().run("default", "setsid sleep 600 > /dev/null 2>&1 &").ok(), "");
+    assert_eq!(root().run("compat", "setsid sleep 600 > /dev/null 2>&1 &").ok(), "");
+    let left: Vec<_> = std::fs::read_dir(SLICE)
+        .expect("the site's node stays")
+        .map(|entry| entry.expect("an entry"))
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.file_name())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(Path::new(SLICE).is_dir());
+}
+
+#[test]
+fn explain_misses_nothing_on_this_kernel() {
+    let program = format!("{PREFIX}/bin/jacamar-auth");
+    let command = root().host.as_root(&[&program, "explain", "--user", "ci1", "--profile", "default"]);
+    let out = Started::new(command).finish().ok();
+    assert!(out.contains("limit memory to") && out.contains("limit tasks to"), "{out}");
+    assert!(!out.contains("without "), "{out}");
+}
