@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use jacamar_contract::frame;
 use jacamar_contract::resolve::{self, ResolveAnswer, ResolveRequest};
-use jacamar_plan::{Directories, Grant, Host, Job, Outcome, Profile, Site, Stage};
+use jacamar_plan::{Directories, Grant, Host, Job, Outcome, Profile, Site, Stage, Without};
 use jacamar_sandbox::{Collect, Command, Own, Stdio, Stream, Terms, Watch};
 use jacamar_site::config::Settings;
 use nix::fcntl::OFlag;
@@ -123,7 +123,8 @@ fn no_directories() -> Directories {
     Directories { tmp: unused(), var_tmp: unused(), ssh_config: unused() }
 }
 
-/// Whether the plans of later stages can be made: what this host cannot give is refused before anything happened.
+/// Whether the plans of later stages can be made: what this host cannot give is refused before anything happened. What
+/// is only preferred is told.
 pub(crate) fn try_plan(
     host: &Host,
     grant: &Grant,
@@ -131,7 +132,7 @@ pub(crate) fn try_plan(
     site: &Site,
     job_id: &str,
     state: &Path,
-) -> Result<(), StageError> {
+) -> Result<Vec<Without>, StageError> {
     let Some(state) = state.to_str() else {
         return Err(StageError::Broken(anyhow!("{} is not UTF-8", state.display())));
     };
@@ -141,7 +142,7 @@ pub(crate) fn try_plan(
     let job = Job { id: job_id.to_owned(), directories, working_directory: "/".into() };
     let terms = Terms { grant, profile, site, host, job: &job, stage: &Stage::Prepare };
     match terms.plan() {
-        Ok(_) => Ok(()),
+        Ok(checked) => Ok(checked.plan().without.clone()),
         Err(error) => Err(error.into()),
     }
 }

@@ -104,17 +104,23 @@ static int try(pid_t pid, int what)
 struct seen {
 	char name[32];
 	unsigned real, effective, saved;
+	/* In how many pid namespaces it has a number. */
+	int depth;
 };
 
 static int look(pid_t pid, struct seen *seen)
 {
 	char path[64], line[256];
 	int found = 0;
+	seen->depth = 0;
 	snprintf(path, sizeof path, "/proc/%d/status", pid);
 	FILE *file = fopen(path, "re");
 	if (file == NULL)
 		return 0;
-	while (found < 2 && fgets(line, sizeof line, file)) {
+	while (fgets(line, sizeof line, file)) {
+		if (strncmp(line, "NSpid:", 6) == 0)
+			for (char *tab = line; (tab = strchr(tab, '\t')) != NULL; tab++)
+				seen->depth++;
 		found += sscanf(line, "Name: %31s", seen->name) == 1;
 		found += sscanf(line, "Uid: %u %u %u", &seen->real, &seen->effective, &seen->saved) == 3;
 	}
@@ -161,6 +167,9 @@ int main(int argc, char **argv)
 			pid_t pid = atoi(entry->d_name);
 			struct seen before, after;
 			if (pid <= 0 || !look(pid, &before) || strcmp(before.name, argv[2]))
+				continue;
+			/* Started by us ourselves, in no namespace of its own: ours to trace, and powerless. */
+			if (kind_of(&before) == BECOME && before.depth < 2)
 				continue;
 			/* As long as it stays what it is. */
 			for (int rounds = 0; rounds < 200; rounds++) {

@@ -10,7 +10,7 @@ use jacamar_contract::claims::Claims;
 use jacamar_contract::config_json::{ConfigAnswer, Hostname, RunnerDirectory};
 use jacamar_contract::environment::{RecordName, RunnerEnvironment};
 use jacamar_contract::job_variables::{JobVariables, Names};
-use jacamar_plan::{Grant, Level, Need, Origin, Profile, Setting, Site};
+use jacamar_plan::{Grant, Key, Level, Need, Origin, Profile, Setting, Site, Without};
 use jacamar_record::{
     AuditLocation, AuditSettings, FORMAT, Jobs, ProcessId, Project, Record, ShellSettings, SlotKey, boot_id,
 };
@@ -89,9 +89,10 @@ pub(super) fn config(
         settings: &settings,
         runner_id: fields.runner_id,
         hostname: &hostname()?,
-    })?;
+    })
     // A protection that this host cannot give is refused now, before anything happened.
-    resolving::try_plan(&host, &grant, &profile, &site, &name, &state)?;
+    .and_then(|found| resolving::try_plan(&host, &grant, &profile, &site, &name, &state).map(|()| found))
+    .map_err(|error| record_refusal(&audit, error))?;
 
     let project = Project {
         project_id: fields.job_project_id.unwrap_or(fields.project_id),
@@ -111,8 +112,8 @@ pub(super) fn config(
     let answer = ConfigAnswer {
         version: env!("CARGO_PKG_VERSION").into(),
         hostname: Hostname::new(&hostname()?),
-        builds_dir: RunnerDirectory::new("builds_dir", &builds_dir).map_err(StageError::Refused)?,
-        cache_dir: RunnerDirectory::new("cache_dir", &directories.cache).map_err(StageError::Refused)?,
+        builds_dir: runner_directory(&audit, "builds_dir", &builds_dir)?,
+        cache_dir: runner_directory(&audit, "cache_dir", &directories.cache)?,
         record: RecordName::new(&name).context("the record's name is no name")?,
     };
     let record = Record {
@@ -146,10 +147,19 @@ pub(super) fn config(
             .map_err(anyhow::Error::from)?
             .unwrap_or(ProcessId { pid: 0, start_time: 0 }),
     };
-    record_grant(&audit, &record, &claims, &settings)?;
+    record_grant(&audit, &record, &claims, &settings, &without)?;
     slots.create(&name, &record)?;
-    super::print(&answer.to_json())?;
+    tell_surprises(&without);
+    if let Err(unread) = super::print(&answer.to_json()) {
+        // Nobody learns its name, so no cleanup would find it.
+        jobs.find(&name)?.remove(&jobs)?;
+        return Err(StageError::Broken(unread));
+    }
     Ok(StageEnd::done())
+}
+
+fn runner_directory(audit: &Audit, field: &'static str, path: &str) -> Result<RunnerDirectory, StageError> {
+    RunnerDirectory::new(field, path).map_err(|refusal| record_refusal(audit, StageError::Refused(refusal)))
 }
 
 fn settings(path: Option<&Path>, trust: Trust) -> anyhow::Result<Settings> {
@@ -349,7 +359,22 @@ fn record_refusal(audit: &Audit, error: StageError) -> StageError {
     }
 }
 
-fn record_grant(audit: &Audit, record: &Record, claims: &Claims, settings: &Settings) -> anyhow::Result<()> {
+/// What an honest job trips over: not that a limit is missing, but that `id` shows nobody or sudo does nothing.
+fn tell_surprises(without: &[Without]) {
+    let is_protection = |what: &str| Key::ALL.iter().any(|key| key.to_string() == what);
+    for Without { what, reason } in without.iter().filter(|without| !is_protection(&without.what)) {
+        super::tell(&format!("sandbox: without {what}: {reason}\n"));
+    }
+}
+
+fn record_grant(
+    audit: &Audit,
+    record: &Record,
+    claims: &Claims,
+    settings: &Settings,
+    without: &[Without],
+) -> anyhow::Result<()> {
+    let without: Vec<String> = without.iter().map(|w| format!("{}: {}", w.what, w.reason)).collect();
     let fields = claims.fields();
     let or = |value: Option<Value>, words: &str| value.unwrap_or_else(|| words.into());
     audit.line(
@@ -373,6 +398,7 @@ fn record_grant(audit: &Audit, record: &Record, claims: &Claims, settings: &Sett
             ("claims", record.grant.claims_digest.clone().into()),
             ("level", record.level.to_string().into()),
             ("profile", record.profile.name.clone().into()),
+            ("without", without.into()),
             ("name", record.audit.name.clone().into()),
         ],
     )

@@ -1,7 +1,8 @@
 //! A whole job on the built host: GitLab stand-in, runner stand-in and the installed driver, in one process.
 //!
-//! `job [--show]` reads a wish as JSON from standard input and prints the result as JSON, or with `--show` the job log as
-//! a CI user sees it. Runs inside the namespace that `testbed-host` makes.
+//! `job [--show] [--user-level DIRECTORY]` reads a wish as JSON from standard input and prints the result as JSON, or with
+//! `--show` the job log as a CI user sees it. It runs inside the namespace that `testbed-host` makes; with `--user-level`
+//! anywhere, as the caller, with all of its files in that directory.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::print_stdout,
@@ -71,9 +72,20 @@ impl Default for Wish {
     }
 }
 
+/// Where things are: on the built host, or at the user level.
+struct Site {
+    configuration: String,
+    driver: PathBuf,
+    data_dir: String,
+    downscope: &'static str,
+    /// Lines of `[general]`.
+    general: String,
+    audit: String,
+    runner: Box<dyn Fn(Runner) -> Runner>,
+}
+
 fn main() -> ExitCode {
-    let show = std::env::args().nth(1).as_deref() == Some("--show");
-    match run(show) {
+    match run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -83,18 +95,33 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(show: bool) -> Result<bool> {
+fn run() -> Result<bool> {
+    let (mut show, mut user_level) = (false, None);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--show" => show = true,
+            "--user-level" => {
+                user_level = Some(PathBuf::from(arguments.next().context("--user-level DIRECTORY")?))
+            }
+            other => bail!("unknown argument {other}"),
+        }
+    }
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("could not read the wish")?;
-    let wish: Wish = if text.trim().is_empty() { Wish::default() } else { serde_json::from_str(&text)? };
+    let mut wish: Wish = if text.trim().is_empty() { Wish::default() } else { serde_json::from_str(&text)? };
+    let site = match &user_level {
+        None => built_host()?,
+        Some(directory) => at_user_level(directory, &mut wish)?,
+    };
     let gitlab = GitLab::start()?;
     match wish.keys_delay_s {
         0 => {}
         seconds @ 1.. => gitlab.set_key_set(KeySet::Slow(Duration::from_secs(seconds.unsigned_abs()))),
         _ => gitlab.set_key_set(KeySet::HangUp),
     }
-    configure(&wish, &gitlab)?;
-    let result = job(&wish, &gitlab)?;
+    configure(&site, &wish, &gitlab)?;
+    let result = job(&site, &wish, &gitlab)?;
     let good = result.state == Some(State::Success);
     if show {
         print!("{}", result.plain_log());
@@ -107,21 +134,60 @@ fn run(show: bool) -> Result<bool> {
     Ok(good)
 }
 
-/// The site's configuration, and the helper in the login shell's PATH.
-fn configure(wish: &Wish, gitlab: &GitLab) -> Result<()> {
+fn built_host() -> Result<Site> {
+    // The helper in the login shell's PATH.
+    std::fs::create_dir_all("/etc/profile.d").context("could not make /etc/profile.d")?;
+    write("/etc/profile.d/testbed.sh", &format!("PATH={BIN}:$PATH\n"), 0o644)?;
+    Ok(Site {
+        configuration: "/etc/jacamar/config.toml".into(),
+        driver: PathBuf::from(format!("{PREFIX}/bin/jacamar-auth")),
+        data_dir: "$HOME".into(),
+        downscope: "setuid",
+        general: String::new(),
+        audit: "/var/lib/jacamar/audit.jsonl".into(),
+        runner: Box::new(|runner| runner),
+    })
+}
+
+/// Everything below one directory of the caller's, who is the job's user as well.
+fn at_user_level(directory: &Path, wish: &mut Wish) -> Result<Site> {
+    let directory = directory.canonicalize().context("the directory for --user-level")?;
+    let own = std::env::current_exe().context("the running program has no path")?;
+    let own = own.parent().context("the running program lies in no directory")?;
+    let programs = std::env::var_os("JACAMAR_BIN_DIR").map_or_else(|| own.to_owned(), PathBuf::from);
+    wish.user = jacamar_site::accounts::current()?.name;
+    // /etc/profile would set another PATH.
+    wish.variables.push(("JACAMAR_NO_BASH_PROFILE".into(), "1".into()));
+    let (state, home) = (directory.join("state"), std::env::var("HOME").unwrap_or_else(|_| "/".into()));
+    let text = |path: &Path| path.display().to_string();
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", text(own));
+    Ok(Site {
+        configuration: text(&directory.join("config.toml")),
+        driver: programs.join("jacamar-auth"),
+        data_dir: text(&directory.join("data")),
+        downscope: "none",
+        general: format!("user_bash_env = [\"PATH={path}\"]\n"),
+        audit: text(&directory.join("audit.jsonl")),
+        runner: Box::new(move |runner| {
+            runner.env("HOME", &home).env("XDG_STATE_HOME", &text(&state)).temp_root(&directory)
+        }),
+    })
+}
+
+/// The site's configuration.
+fn configure(site: &Site, wish: &Wish, gitlab: &GitLab) -> Result<()> {
     let url = gitlab.url();
     let profile = wish.profile.as_ref().map(|name| format!("profile = \"{name}\"\n")).unwrap_or_default();
     let Wish { general, auth, sandbox, .. } = wish;
+    let Site { data_dir, downscope, general: own, audit, .. } = site;
     let text = format!(
-        "[general]\nexecutor = \"shell\"\ndata_dir = \"$HOME\"\ngitlab_server = \"{url}\"\n\
-         jwt_env_variable = \"SITE_ID_TOKEN\"\nsupport_contact = \"support@hpc.example.com\"\n{general}\n\
-         [auth]\ndownscope = \"setuid\"\njwt_required_aud = \"{url}\"\n{auth}\n\
-         [auth.logging]\nlocation = \"/var/lib/jacamar/audit.jsonl\"\n\
+        "[general]\nexecutor = \"shell\"\ndata_dir = \"{data_dir}\"\ngitlab_server = \"{url}\"\n\
+         jwt_env_variable = \"SITE_ID_TOKEN\"\nsupport_contact = \"support@hpc.example.com\"\n{own}{general}\n\
+         [auth]\ndownscope = \"{downscope}\"\njwt_required_aud = \"{url}\"\n{auth}\n\
+         [auth.logging]\nlocation = \"{audit}\"\n\
          [sandbox]\n{profile}{sandbox}\n"
     );
-    write("/etc/jacamar/config.toml", &text, 0o600)?;
-    std::fs::create_dir_all("/etc/profile.d").context("could not make /etc/profile.d")?;
-    write("/etc/profile.d/testbed.sh", &format!("PATH={BIN}:$PATH\n"), 0o644)
+    write(&site.configuration, &text, 0o600)
 }
 
 fn write(path: &str, text: &str, mode: u32) -> Result<()> {
@@ -130,7 +196,7 @@ fn write(path: &str, text: &str, mode: u32) -> Result<()> {
         .with_context(|| format!("could not set the mode of {path}"))
 }
 
-fn job(wish: &Wish, gitlab: &GitLab) -> Result<JobResult> {
+fn job(site: &Site, wish: &Wish, gitlab: &GitLab) -> Result<JobResult> {
     let repository = match &wish.import {
         Some(path) => gitlab.import("group/proj", path)?,
         None => {
@@ -161,14 +227,14 @@ fn job(wish: &Wish, gitlab: &GitLab) -> Result<JobResult> {
         None => builder.id_token("SITE_ID_TOKEN", gitlab.url())?,
     };
     let job = gitlab.admit(builder);
-    let driver = format!("{PREFIX}/bin/jacamar-auth");
+    let (driver, configuration) = (site.driver.display(), &site.configuration);
     let config = format!(
         "[[runners]]\nname = \"testbed\"\nurl = \"{}\"\nid = 3\ntoken = \"glrt-testbed\"\nexecutor = \"custom\"\n\
          [runners.custom]\nconfig_exec = \"{driver}\"\n\
-         config_args = [\"config\", \"--configuration\", \"/etc/jacamar/config.toml\"]\n\
+         config_args = [\"config\", \"--configuration\", \"{configuration}\"]\n\
          prepare_exec = \"{driver}\"\nprepare_args = [\"prepare\"]\nrun_exec = \"{driver}\"\nrun_args = [\"run\"]\n\
          cleanup_exec = \"{driver}\"\n\
-         cleanup_args = [\"cleanup\", \"--configuration\", \"/etc/jacamar/config.toml\"]\n\
+         cleanup_args = [\"cleanup\", \"--configuration\", \"{configuration}\"]\n\
          graceful_kill_timeout = {}\n",
         gitlab.url(),
         wish.graceful_kill_timeout,
@@ -176,7 +242,7 @@ fn job(wish: &Wish, gitlab: &GitLab) -> Result<JobResult> {
     let runner = Runner::from_text(&config)?
         .temp_root(Path::new("/tmp"))
         .pauses(Pauses { preparation: Duration::from_millis(100), ..Pauses::default() });
-    let running = runner.start(job)?;
+    let running = (site.runner)(runner).start(job)?;
     if let Some(text) = &wish.cancel_at {
         running.wait_for_log(text, Duration::from_secs(60))?;
         running.cancel();

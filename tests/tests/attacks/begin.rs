@@ -96,10 +96,15 @@ fn an_environment_of_100_000_variables() {
 #[test]
 fn cve_2019_16884_and_19921_a_false_proc_is_refused() {
     for place in places() {
-        for kind in ["tmpfs", "bind"] {
+        for kind in ["tmpfs", "bind", "links"] {
             let mount = match kind {
                 "tmpfs" => "mount -t tmpfs tmpfs /proc",
-                _ => "mkdir -p /tmp/proc/self; mount --bind /tmp/proc /proc",
+                "bind" => "mkdir -p /tmp/proc/self; mount --bind /tmp/proc /proc",
+                // All of the true one can be read through it.
+                _ => {
+                    "mkdir -p /tmp/true; mount --bind /proc /tmp/true; mount -t tmpfs tmpfs /proc; \
+                     for f in /tmp/true/[a-z]*; do ln -s $f /proc/${f##*/}; done"
+                }
             };
             let line = format!("{mount} && exec \"$@\"");
             let under = ["unshare", "-m", "sh", "-c", &line, "sh"];

@@ -26,8 +26,21 @@ fn intact(host: &Host) -> bool {
 fn directory(place: &Place<'_>, output: &str) -> String {
     let bound = output.lines().find_map(|line| line.strip_prefix("bound=")).expect("a line");
     let id = bound.trim_end_matches("/tmp").rsplit('/').next().expect("a name");
-    let base = if place.level == Level::User { place.state(CI1) } else { "/var/lib/jacamar".into() };
-    format!("{base}/tmp/{id}/tmp")
+    format!("{}/tmp/{id}/tmp", place.state(CI1))
+}
+
+/// A directory of the user's on the same mount as the job's directory, so that names can be exchanged.
+fn beside(place: &Place<'_>) -> String {
+    match place.level {
+        Level::User => place.user().home.clone(),
+        Level::Root | Level::Capabilities => {
+            let path = "/srv/testbed/shared/of-ci1";
+            let made =
+                Started::new(place.host.as_root(&["install", "-d", "-o", CI1, "-m", "0700", path])).finish();
+            assert_eq!(made.code, 0, "{made}");
+            path.into()
+        }
+    }
 }
 
 /// CVE-2021-30465, CVE-2024-45310, CVE-2023-41914 (Slurm), CVE-2026-65109 (slurmstepd): a race on the names.
@@ -38,9 +51,9 @@ fn cve_2021_30465_names_exchanged_while_a_job_is_removed() {
     victim(host);
     let mut times = 0;
     for place in places() {
-        for round in 0..6 {
+        for round in 0..8 {
             let script = format!(
-                "mkdir -p /tmp/a/deep/er/dir; for n in $(seq 300); do mkdir /tmp/a/$n; done; ln -s {VICTIM} /tmp/b; \
+                "mkdir -p /tmp/a/deep/er/dir; for n in $(seq 300); do mkdir /tmp/$n; done; \
                  while read -r _ _ _ root at _; do [ $at = /tmp ] && bound=$root; done < /proc/self/mountinfo; \
                  echo bound=$bound; echo up; read -r go; exit 0"
             );
@@ -48,14 +61,19 @@ fn cve_2021_30465_names_exchanged_while_a_job_is_removed() {
             command.stdin(std::process::Stdio::piped());
             let mut job = Started::new(command);
             let directory = directory(&place, &job.wait_for("up"));
-            // The directory can be reached by its owner from outside.
-            let mut exchange = place.beside(&[&storm, &format!("{directory}/a"), &format!("{directory}/b")]);
+            // The directory can be reached by its owner from outside; the link is not among what is removed.
+            let link = format!("{}/link", beside(&place));
+            let linked = Started::new(place.beside(&["ln", "-sfn", VICTIM, &link])).finish();
+            assert_eq!(linked.code, 0, "{linked}");
+            let mut exchange = place.beside(&[&storm, &format!("{directory}/a"), &link]);
             exchange.stdin(std::process::Stdio::piped());
             let mut exchanger = Started::new(exchange);
             exchanger.wait_for("storm");
             job.feed(b"go\n");
             let ran = job.finish();
             exchanger.feed(b"");
+            let swept = Started::new(place.beside(&["rm", "-rf", &link])).finish();
+            assert_eq!(swept.code, 0, "{swept}");
             times += exchanger.finish().value("times").parse::<u64>().expect("a number");
             assert!(intact(host), "{place}, round {round}: {ran}");
             // What could not be removed is an error that says so; nothing is followed, nothing hangs.

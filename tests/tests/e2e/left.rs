@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use testbed::host::{Process, alive};
 
+use crate::place::{Place, STATE};
+
 /// Paths of a job that are still there: record, private directories, control groups.
 pub(crate) fn of_job(state: &Path, record: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = ["jobs", "tmp"].iter().map(|name| state.join(name).join(record)).collect();
@@ -37,4 +39,15 @@ pub(crate) fn assert_nothing(state: &Path, record: &str, processes: &[Process]) 
     assert!(paths.is_empty(), "left behind: {paths:?}");
     let left = alive(processes);
     assert!(left.is_empty(), "still alive: {left:?}");
+}
+
+/// Records of jobs of this place's GitLab.
+pub(crate) fn records_of(place: &Place) -> Vec<PathBuf> {
+    let jobs = fs::read_dir(Path::new(STATE).join("jobs"));
+    let ours = |path: &PathBuf| {
+        // A record of another test may go meanwhile.
+        let text = fs::read_to_string(path.join("record.json")).unwrap_or_default();
+        text.contains(place.gitlab.url())
+    };
+    jobs.into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).filter(ours).collect()
 }

@@ -4,11 +4,14 @@
 //! A test's thread enters the built host's mount namespace and does all of its work there; so do the threads and
 //! processes that it starts. Each has a GitLab, a configuration and a directory for the runner of its own.
 
+mod accounts;
 mod direct;
 mod exit_codes;
 mod golden;
 mod killed;
 mod left;
 mod place;
+mod refusal;
 mod success;
+mod tokens;
 mod user_level;

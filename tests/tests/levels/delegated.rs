@@ -95,3 +95,18 @@ fn compat_at_the_capability_level_ends_on_sigterm() {
     let left = alive(&all);
     assert!(left.is_empty(), "{left:?} {ran}");
 }
+
+/// There PDEATHSIG does not arrive (launch E9): end of file on the supervisor's pipe must end the command.
+#[test]
+fn compat_at_the_capability_level_ends_when_the_supervisor_is_killed() {
+    let script = "trap '' TERM; echo up; sleep 77777; sleep 77777";
+    let Some((_group, started)) = start(Level::Capabilities, Surroundings::AsItIs, "compat", script) else {
+        return;
+    };
+    started.wait_for("up");
+    let all = testbed::host::with_descendants(started.pid());
+    assert!(all.len() >= 4, "{all:?}");
+    started.signal(nix::sys::signal::Signal::SIGKILL);
+    let left = testbed::host::wait_gone(&all, std::time::Duration::from_secs(5));
+    assert!(left.is_empty(), "{left:?}");
+}
