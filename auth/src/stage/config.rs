@@ -78,7 +78,7 @@ pub(super) fn config(
     let fields = claims.fields();
 
     let site = Site::default();
-    let directories = resolving::directories(&resolving::Question {
+    let found = resolving::directories(&resolving::Question {
         own,
         host: &host,
         grant: &grant,
@@ -91,8 +91,8 @@ pub(super) fn config(
         hostname: &hostname()?,
     })
     // A protection that this host cannot give is refused now, before anything happened.
-    .and_then(|found| resolving::try_plan(&host, &grant, &profile, &site, &name, &state).map(|()| found))
-    .map_err(|error| record_refusal(&audit, error))?;
+    .and_then(|found| Ok((found, resolving::try_plan(&host, &grant, &profile, &site, &name, &state)?)));
+    let (directories, without) = found.map_err(|error| record_refusal(&audit, error))?;
 
     let project = Project {
         project_id: fields.job_project_id.unwrap_or(fields.project_id),
