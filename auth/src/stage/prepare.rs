@@ -48,7 +48,12 @@ pub(super) fn prepare(
     audit.line(
         Priority::Info,
         "prepare",
-        &[("job_id", record.project.job_id.into()), ("account", account.name.clone().into())],
+        &[
+            ("job_id", record.project.job_id.into()),
+            ("account", account.name.clone().into()),
+            ("outcome", format!("{:?}", done.ended.outcome).into()),
+            ("terminated", done.ended.terminated.into()),
+        ],
     )?;
     let ended = if done.ended.terminated { EndedBy::ByTermination } else { EndedBy::ByItself };
     super::user_end(done.ended.outcome, ended)

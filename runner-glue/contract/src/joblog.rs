@@ -45,9 +45,14 @@ pub fn message(refusal: &Refusal, support_contact: &str) -> String {
 /// A token that was not believed, with what helps at this site.
 #[must_use]
 pub fn token_refusal(refused: &VerifyRefused, site: TokenSite<'_>) -> Refusal {
+    let object = match refused.object.strip_prefix("claim ") {
+        // Only whoever knows the token's name can look for it.
+        Some(claim) => format!("token {}, claim {claim}", site.variable),
+        None => refused.object.clone(),
+    };
     Refusal {
         rule: refused.rule.word().to_owned(),
-        object: refused.object.clone(),
+        object,
         cause: refused.cause.clone(),
         hint: token_hint(refused.rule, site),
     }

@@ -4,13 +4,16 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use testbed::gitlab::{Job, entries};
 use testbed::host::{PREFIX, Ran, Started};
 
 use crate::place::{Place, STATE, write};
+
+/// The runner's.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// One job of which the test is the runner.
 pub(crate) struct Direct<'p> {
@@ -102,10 +105,14 @@ impl<'p> Direct<'p> {
 
     /// Another command with the driver's environment.
     pub(crate) fn any(&self, words: &[&str]) -> Command {
-        let mut command = match self.user_level {
-            false => self.place.host.as_root(words),
-            true => self.place.host.as_user(self.place.setup.user, words),
-        };
+        let account = self.place.account();
+        let ids = [format!("--reuid={}", account.uid), format!("--regid={}", account.gid)];
+        let become_user = ["setpriv", &ids[0], &ids[1], "--init-groups", "--"];
+        let before: &[&str] = if self.user_level { &become_user } else { &[] };
+        let words: Vec<&str> = before.iter().chain(words).copied().collect();
+        // In this thread's mount namespace, which may be another than the host's.
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).env_clear().env("PATH", PATH).stdin(Stdio::null());
         let record = self.record.iter().map(|name| ("JACAMAR_CI_RECORD", name));
         command.envs(self.environment.iter().map(|(name, value)| (name, value))).envs(record);
         command.current_dir(&self.directory).process_group(0);

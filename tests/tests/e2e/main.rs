@@ -5,6 +5,7 @@
 //! processes that it starts. Each has a GitLab, a configuration and a directory for the runner of its own.
 
 mod accounts;
+mod breakages;
 mod direct;
 mod exit_codes;
 mod golden;
