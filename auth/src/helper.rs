@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
-use jacamar_plan::{Account, Directories, Grant, Host, Job, Level, Outcome, Profile, Site, Stage};
+use anyhow::{Context, bail};
+use jacamar_plan::{Account, Directories, Grant, Host, Job, Level, Outcome, Profile, Refusal, Site, Stage};
 use jacamar_sandbox::{Collect, Command, Own, Stdio, Stream, Terms, Watch};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::unistd::pipe2;
@@ -54,11 +54,14 @@ impl<'a> Helpers<'a> {
             Level::User => jacamar_site::accounts::current()?,
             Level::Root | Level::Capabilities => {
                 let found = jacamar_site::accounts::lookup(ACCOUNT)?;
-                let missing = || {
-                    anyhow!(
-                        "there is no account {ACCOUNT}, which checks tokens; make it with `useradd --system \
-                         --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin {ACCOUNT}`"
-                    )
+                let missing = || Refusal {
+                    rule: "verify_account".into(),
+                    object: format!("account {ACCOUNT}"),
+                    cause: "is missing on this host, and it checks the tokens".into(),
+                    hint: format!(
+                        "as root: useradd --system --no-create-home --home-dir /nonexistent --shell \
+                         /usr/sbin/nologin {ACCOUNT}"
+                    ),
                 };
                 found.ok_or_else(missing)?.account
             }

@@ -131,12 +131,9 @@ pub(crate) fn try_plan(
     profile: &Profile,
     site: &Site,
     job_id: &str,
-    state: &Path,
+    tmp_base: &str,
 ) -> Result<Vec<Without>, StageError> {
-    let Some(state) = state.to_str() else {
-        return Err(StageError::Broken(anyhow!("{} is not UTF-8", state.display())));
-    };
-    let below = |name: &str| format!("{state}/tmp/{job_id}/{name}");
+    let below = |name: &str| format!("{tmp_base}/{job_id}/{name}");
     let directories =
         Directories { tmp: below("tmp"), var_tmp: below("var-tmp"), ssh_config: below("ssh_config.d") };
     let job = Job { id: job_id.to_owned(), directories, working_directory: "/".into() };

@@ -4,6 +4,7 @@ mod cleanup;
 mod config;
 mod prepare;
 mod run;
+mod site;
 mod user_side;
 
 use std::io::Write;
@@ -73,6 +74,12 @@ pub(crate) fn stage(own: &Own, invocation: Invocation) -> u8 {
             return error.exit_code.get();
         }
     };
+    if invocation.flags.no_auth {
+        tell(
+            "jacamar-auth: --no-auth is an option of jacamar, which authorizes nothing; it is not built yet\n",
+        );
+        return environment.exit_codes.system_failure.get();
+    }
     let stage = invocation.call.stage();
     let mut contact = String::new();
     let result = match invocation.call {
@@ -119,7 +126,7 @@ fn conclude(
     match result {
         Ok(StageEnd { outcome, ended }) => {
             if let Outcome::Broken(error) = &outcome {
-                tell(&broken(stage, &anyhow::Error::from(error.clone())));
+                tell(&broken(stage, &anyhow::Error::from(error.clone()), contact));
             }
             verdict(stage, &outcome, ended, codes)
         }
@@ -128,7 +135,7 @@ fn conclude(
             verdict(stage, &Outcome::Refused(refusal), Ended::ByItself, codes)
         }
         Err(StageError::Broken(error)) => {
-            tell(&broken(stage, &error));
+            tell(&broken(stage, &error, contact));
             Verdict { exit_code: codes.system_failure.get(), code_file: CodeFile::Removed }
         }
     }
@@ -155,10 +162,18 @@ fn refused_by_user_side() -> Refusal {
     }
 }
 
-fn broken(stage: &Stage, error: &anyhow::Error) -> String {
+/// What `cleanup` says is read by the administrators themselves: in the runner's log.
+fn broken(stage: &Stage, error: &anyhow::Error, contact: &str) -> String {
     let hint = error.downcast_ref::<Refusal>().map(|refusal| refusal.hint.as_str()).unwrap_or_default();
     let hint = if hint.is_empty() { String::new() } else { format!("hint: {hint}\n") };
-    format!("jacamar-auth: {stage} failed: {error:#}\n{hint}")
+    let ask = match (stage, contact) {
+        (Stage::Cleanup | Stage::Exec, _) => String::new(),
+        (Stage::Config | Stage::Prepare | Stage::Run(_), "") => {
+            "ask: the administrators of this runner\n".to_owned()
+        }
+        (Stage::Config | Stage::Prepare | Stage::Run(_), contact) => format!("ask: {contact}\n"),
+    };
+    format!("jacamar-auth: {stage} failed: {error:#}\n{hint}{ask}")
 }
 
 /// Standard output of `config`: the JSON, nothing else, not even a line end.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, geteuid, read, unlinkat, write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -105,7 +105,7 @@ impl Jobs {
     /// [`RecordError::NotOurs`], [`RecordError::Io`].
     pub fn open(state: &Path) -> Result<Self, RecordError> {
         let path = state.join("jobs");
-        std::fs::create_dir_all(state).map_err(|e| io("make", state, errno(&e)))?;
+        make_state(state)?;
         match nix::unistd::mkdir(&path, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(io("make", &path, errno)),
@@ -317,8 +317,22 @@ fn io(what: &'static str, path: &Path, errno: Errno) -> RecordError {
     RecordError::Io { what, path: path.to_owned(), errno }
 }
 
-fn errno(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+/// The state directory and what is missing above it. Mode 0711, whatever our umask: users pass through it to the
+/// private directories of their jobs, and list nothing.
+fn make_state(state: &Path) -> Result<(), RecordError> {
+    let missing: Vec<&Path> = state.ancestors().take_while(|path| !path.exists()).collect();
+    for path in missing.into_iter().rev() {
+        match nix::unistd::mkdir(path, Mode::S_IRWXU) {
+            Ok(()) => {
+                let mode = Mode::from_bits_truncate(0o711);
+                fchmodat(nix::fcntl::AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink)
+                    .map_err(|e| io("open", path, e))?;
+            }
+            Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(io("make", path, errno)),
+        }
+    }
+    Ok(())
 }
 
 /// Owner is us, and none of the bits of `others` is set.

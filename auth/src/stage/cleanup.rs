@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use jacamar_contract::environment::{RecordVariable, RunnerEnvironment};
 use jacamar_kernel::{Errno, pidfd_open, pidfd_send_signal};
 use jacamar_plan::{Level, Outcome, Stage};
-use jacamar_record::{Jobs, OpenJob, ProcessId, RecordError, boot_id};
+use jacamar_record::{Jobs, OpenJob, ProcessId, Record, RecordError, boot_id};
 use jacamar_sandbox::Own;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -56,32 +56,44 @@ fn finish(
     job.mark_closing()?;
     let record = job.record();
     let same_boot = record.boot_id == boot_id().context("could not read the boot id")?;
-    let mut secrets = Ok(());
+    // What fails is told at the end: each step is done whatever became of the one before.
+    let mut trouble = Vec::new();
+    let mut attempt = |result: Result<(), StageError>| trouble.extend(result.err());
     if same_boot {
         if let Some(running) = job.running()? {
-            // The supervisor first: it would take the end of its child for the job's.
-            end(running.supervisor)?;
-            // Its death is end of file for process 1, which ends the stage; not waited for in vain.
-            end(running.init)?;
+            // The supervisor first: it would take the end of its child for the job's. Its death is end of file for
+            // process 1, which ends the stage; not waited for in vain.
+            attempt(end(running.supervisor).map_err(StageError::Broken));
+            attempt(end(running.init).map_err(StageError::Broken));
         }
-        // The rest is cleaned up whatever becomes of it.
-        secrets = remove_secrets(own, &job);
-        if let Ok(node) = &record.host_facts.cgroup.node {
-            let uid = record.grant.account.uid;
-            jacamar_sandbox::remove_job_cgroup(node, uid, job.name(), level, END_WITHIN)
-                .map_err(anyhow::Error::from)?;
-        }
+        attempt(end_cgroup(record, job.name(), level));
+        attempt(remove_secrets(own, &job));
+        attempt(end_cgroup(record, job.name(), level));
     }
     // A free lock alone is no proof, so it comes last.
     let lock = job.lock(END_WITHIN)?;
-    directories(&job).remove().context("could not remove the job's directories")?;
+    let removed = directories(&job).remove().context("could not remove the job's directories");
+    attempt(removed.map_err(StageError::Broken));
     let audit = Audit::open(&record.audit, state)?;
-    let fields =
-        [("job_id", record.project.job_id.into()), ("account", record.grant.account.name.clone().into())];
-    job.remove(jobs)?;
+    let fields = [
+        ("job_id", record.project.job_id.into()),
+        ("account", record.grant.account.name.clone().into()),
+        ("clean", trouble.is_empty().into()),
+    ];
+    if trouble.is_empty() {
+        job.remove(jobs)?;
+    }
     drop(lock);
     audit.line(Priority::Info, "cleanup", &fields)?;
-    secrets
+    // The record stays where something is left: another cleanup finds it.
+    trouble.into_iter().next().map_or(Ok(()), Err)
+}
+
+fn end_cgroup(record: &Record, name: &str, level: Level) -> Result<(), StageError> {
+    let Ok(node) = &record.host_facts.cgroup.node else { return Ok(()) };
+    let uid = record.grant.account.uid;
+    jacamar_sandbox::remove_job_cgroup(node, uid, name, level, END_WITHIN)
+        .map_err(|error| StageError::Broken(error.into()))
 }
 
 /// After an abort the runner does not run `cleanup_file_variables`: file variables and tokens stay in

@@ -1,8 +1,8 @@
 //! `config`: decides once, and has no effect but the record.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use jacamar_authorize::{
     AccountFacts, AccountName, FoundAccount, HostAccounts, Lookup, Nologin, Policy, authorize,
 };
@@ -17,18 +17,19 @@ use jacamar_record::{
 use jacamar_sandbox::{CgroupChoice, Own, named_directories, probe};
 use jacamar_site::accounts::{self, GroupName};
 use jacamar_site::config::{self, Cgroup, Downscope, LogLocation, Settings};
-use jacamar_site::trusted_file::{self, Trust};
+use jacamar_site::trusted_file::Trust;
 use nix::unistd::{getppid, getuid};
 use serde_json::Value;
 
+use super::site::{jacamar, level, settings};
 use super::user_side::state;
 use super::{StageEnd, StageError};
 use crate::audit::{Audit, Priority};
 use crate::helper::Helpers;
 use crate::{identity, resolving};
 
-/// Where Jacamar's documents put the file that `--configuration` names.
-const CONFIGURATION: &str = "/etc/gitlab-runner/custom-config.toml";
+/// The account that `jacamar-auth` is at the capability level.
+const KEEPER: &str = "jacamar";
 
 pub(super) fn config(
     own: &Own,
@@ -78,6 +79,10 @@ pub(super) fn config(
     let fields = claims.fields();
 
     let site = Site::default();
+    let tmp_base = match &settings.sandbox.tmp_dir {
+        Some(path) => path.as_str().to_owned(),
+        None => text(&state.join("tmp"))?,
+    };
     let found = resolving::directories(&resolving::Question {
         own,
         host: &host,
@@ -91,7 +96,7 @@ pub(super) fn config(
         hostname: &hostname()?,
     })
     // A protection that this host cannot give is refused now, before anything happened.
-    .and_then(|found| Ok((found, resolving::try_plan(&host, &grant, &profile, &site, &name, &state)?)));
+    .and_then(|found| Ok((found, resolving::try_plan(&host, &grant, &profile, &site, &name, &tmp_base)?)));
     let (directories, without) = found.map_err(|error| record_refusal(&audit, error))?;
 
     let project = Project {
@@ -129,10 +134,7 @@ pub(super) fn config(
         host_facts: host.clone(),
         level,
         jacamar_path: text(&program)?,
-        tmp_base: match &settings.sandbox.tmp_dir {
-            Some(path) => path.as_str().to_owned(),
-            None => text(&state.join("tmp"))?,
-        },
+        tmp_base,
         slot_key,
         slot,
         builds_dir,
@@ -162,56 +164,9 @@ fn runner_directory(audit: &Audit, field: &'static str, path: &str) -> Result<Ru
     RunnerDirectory::new(field, path).map_err(|refusal| record_refusal(audit, StageError::Refused(refusal)))
 }
 
-fn settings(path: Option<&Path>, trust: Trust) -> anyhow::Result<Settings> {
-    let uid_min = accounts::uid_min(Trust::RootOnly)?;
-    let path = path.unwrap_or_else(|| Path::new(CONFIGURATION));
-    match config::read(path, trust, &uid_min) {
-        Ok(config) => Ok(config.settings),
-        Err(config::ReadError::Invalid(errors)) => bail!("the configuration is wrong\n{}", errors.render()),
-        Err(config::ReadError::Untrusted(untrusted)) => {
-            let hint = untrusted.hint();
-            Err(anyhow!("{untrusted}\n{hint}"))
-        }
-    }
-}
-
-/// The level of the job: `downscope = "none"` stays who we are.
-fn level(process: Level, settings: &Settings) -> anyhow::Result<Level> {
-    match (settings.auth.downscope, process) {
-        (Downscope::None, _) => Ok(Level::User),
-        (Downscope::Setuid, Level::Root) => Ok(Level::Root),
-        (Downscope::Setuid, Level::Capabilities) => {
-            bail!("downscope = \"setuid\" with file capabilities is not built yet: run the runner as root")
-        }
-        (Downscope::Setuid, Level::User) => {
-            let why = if nix::sys::prctl::get_no_new_privs().unwrap_or(false) {
-                ": NoNewPrivileges=yes in the runner's unit turns file capabilities off"
-            } else {
-                ""
-            };
-            bail!("downscope = \"setuid\" needs root{why}")
-        }
-    }
-}
-
-/// `[auth] jacamar_path`, else the one beside our own executable; never from PATH.
-fn jacamar(settings: &Settings, trust: Trust) -> anyhow::Result<PathBuf> {
-    let path = match &settings.auth.jacamar_path {
-        Some(path) => PathBuf::from(path.as_str()),
-        None => {
-            let own = std::fs::read_link("/proc/self/exe").context("could not find our own executable")?;
-            own.parent().context("our own executable has no directory")?.join("jacamar")
-        }
-    };
-    trusted_file::program(&path, trust).map_err(|untrusted| {
-        let hint = untrusted.hint();
-        anyhow!("{untrusted}\n{hint}")
-    })
-}
-
 fn profile(settings: &Settings) -> anyhow::Result<Profile> {
     let name = settings.sandbox.profile.as_deref().unwrap_or("compat");
-    let mut profile = jacamar_site::profile::profile(name)?;
+    let mut profile = jacamar_site::profile::profile(name).context("[sandbox] profile")?;
     if settings.auth.no_new_privs {
         profile.settings.no_new_privileges.get_or_insert(own_setting());
     }
@@ -271,7 +226,7 @@ fn grant(claims: &Claims, settings: &Settings, level: Level, helper_uid: u32) ->
         nologin: nologin.map(|nologin| Nologin { path: nologin.path, text: nologin.text }),
         host: HostAccounts {
             runner: accounts::current().map_err(anyhow::Error::from)?,
-            own_uids: own_uids(level, helper_uid),
+            own_uids: own_uids(level, helper_uid)?,
         },
     };
     authorize(claims, &policy(settings), &facts).map_err(StageError::Refused)
@@ -281,11 +236,14 @@ fn lists_groups(settings: &Settings) -> bool {
     !settings.auth.groups_blocklist.is_empty() || !settings.auth.groups_allowlist.is_empty()
 }
 
-/// Accounts of ours: never a job's.
-fn own_uids(level: Level, helper_uid: u32) -> Vec<u32> {
+/// Accounts of ours, never a job's: that of `keys` and `verify`, and the keeper where there is one.
+fn own_uids(level: Level, helper_uid: u32) -> anyhow::Result<Vec<u32>> {
     match level {
-        Level::Root | Level::Capabilities => vec![helper_uid],
-        Level::User => Vec::new(),
+        Level::Root | Level::Capabilities => {
+            let keeper = accounts::lookup(KEEPER)?.map(|found| found.account.uid);
+            Ok([helper_uid].into_iter().chain(keeper).collect())
+        }
+        Level::User => Ok(Vec::new()),
     }
 }
 

@@ -11,7 +11,7 @@ use jacamar_contract::environment::{RecordVariable, RunnerEnvironment};
 use jacamar_contract::frame;
 use jacamar_contract::stage_report::{self, StageReport};
 use jacamar_contract::stage_request::{DirectoryMode, StageRequest};
-use jacamar_plan::{Host, Job, Level, Stage};
+use jacamar_plan::{Host, Job, Level, Refusal, Stage};
 use jacamar_record::{Jobs, OpenJob, ProcessId, Record, Running, boot_id};
 use jacamar_sandbox::{
     Command, Ended, JobDirectories, Output, Own, Stdio, Stream, Terms, Watch, named_directories,
@@ -65,11 +65,16 @@ pub(crate) fn same_level(record: &Record, level: Level) -> anyhow::Result<()> {
 
 /// Whether the account is still there. A clear no refuses, an error of the name service does not: ids and groups are
 /// those of the record.
-pub(crate) fn account_exists(record: &Record) -> anyhow::Result<()> {
+pub(crate) fn account_exists(record: &Record) -> Result<(), StageError> {
     let account = &record.grant.account;
     match jacamar_site::accounts::exists(account.uid) {
         Ok(true) | Err(_) => Ok(()),
-        Ok(false) => bail!("the account {} (uid {}) is gone", account.name, account.uid),
+        Ok(false) => Err(StageError::Refused(Refusal {
+            rule: "account_gone".into(),
+            object: format!("account {} (uid {})", account.name, account.uid),
+            cause: "was removed from this host while the job ran".into(),
+            hint: "run the job again once the account is back".into(),
+        })),
     }
 }
 

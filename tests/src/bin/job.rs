@@ -3,6 +3,9 @@
 //! `job [--show] [--user-level DIRECTORY]` reads a wish as JSON from standard input and prints the result as JSON, or with
 //! `--show` the job log as a CI user sees it. It runs inside the namespace that `testbed-host` makes; with `--user-level`
 //! anywhere, as the caller, with all of its files in that directory.
+//!
+//! `job --many-variables COMMAND...` executes a command with an environment of 100,000 job variables, `job --observe` is
+//! the witness of the test on secrecy.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::print_stdout,
@@ -11,8 +14,12 @@
     reason = "a program of the testbed talks to its starter"
 )]
 
+#[path = "job/observe.rs"]
+mod observe;
+
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -95,10 +102,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// Executes a command with an environment that takes a raised limit of the stack.
+fn many_variables(mut command: impl Iterator<Item = String>) -> Result<bool> {
+    let program = command.next().context("no command")?;
+    let variables = (0..100_000).map(|number| (format!("CUSTOM_ENV_V{number}"), "x"));
+    let error = std::process::Command::new(&program).args(command).envs(variables).exec();
+    Err(error).with_context(|| format!("could not execute {program}"))
+}
+
 fn run() -> Result<bool> {
     let (mut show, mut user_level) = (false, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
+        if argument == "--observe" {
+            return observe::observe(arguments).map(|()| true);
+        }
+        if argument == "--many-variables" {
+            return many_variables(arguments);
+        }
         match argument.as_str() {
             "--show" => show = true,
             "--user-level" => {

@@ -2,6 +2,7 @@
 //! design §5, §8; past attacks of facts/sandbox.md §3.1 with their ids).
 
 mod begin;
+mod fails;
 mod inside;
 mod kills;
 mod limits;

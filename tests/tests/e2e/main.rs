@@ -6,13 +6,17 @@
 
 mod accounts;
 mod breakages;
+mod configuration;
+mod calls;
 mod direct;
 mod exit_codes;
 mod golden;
 mod killed;
 mod left;
 mod place;
+mod record;
 mod refusal;
+mod secrecy;
 mod success;
 mod tokens;
 mod user_level;

@@ -1,0 +1,76 @@
+//! What `config` takes from the site before it looks at the job: the configuration file, the level, our own program.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use jacamar_plan::{Level, Refusal};
+use jacamar_site::accounts;
+use jacamar_site::config::{self, Downscope, Settings};
+use jacamar_site::trusted_file::{self, Trust, Untrusted};
+
+/// Where Jacamar's documents put the file that `--configuration` names.
+const CONFIGURATION: &str = "/etc/gitlab-runner/custom-config.toml";
+
+pub(super) fn settings(path: Option<&Path>, trust: Trust) -> anyhow::Result<Settings> {
+    let uid_min = accounts::uid_min(Trust::RootOnly)?;
+    let path = path.unwrap_or_else(|| Path::new(CONFIGURATION));
+    match config::read(path, trust, &uid_min) {
+        Ok(config) => Ok(config.settings),
+        Err(config::ReadError::Invalid(errors)) => bail!("the configuration is wrong\n{}", errors.render()),
+        Err(config::ReadError::Untrusted(untrusted)) => Err(mend("configuration file", untrusted)),
+    }
+}
+
+/// A file that is not believed, with the commands that mend it.
+fn mend(object: &str, untrusted: Untrusted) -> anyhow::Error {
+    let hint = match untrusted.hint() {
+        commands if !commands.is_empty() => format!("as root:\n{commands}"),
+        _ if object == "configuration file" => {
+            "`--configuration` in config_args of the runner's config.toml names it".to_owned()
+        }
+        commands => commands,
+    };
+    let cause = format!("{:#}", anyhow::Error::from(untrusted));
+    Refusal { rule: "trusted_file".into(), object: object.into(), cause, hint }.into()
+}
+
+/// The level of the job: `downscope = "none"` stays who we are.
+pub(super) fn level(process: Level, settings: &Settings) -> anyhow::Result<Level> {
+    match (settings.auth.downscope, process) {
+        (Downscope::None, Level::User) => Ok(Level::User),
+        (Downscope::None, Level::Root | Level::Capabilities) => bail!(
+            "downscope = \"none\" runs every job as the runner's own account: start the runner as that account, not \
+             as root and not with file capabilities"
+        ),
+        (Downscope::Setuid, Level::Root) => Ok(Level::Root),
+        (Downscope::Setuid, Level::Capabilities) => {
+            bail!("downscope = \"setuid\" with file capabilities is not built yet: run the runner as root")
+        }
+        (Downscope::Setuid, Level::User) => {
+            let (cause, hint) = if nix::sys::prctl::get_no_new_privs().unwrap_or(false) {
+                (
+                    "needs root, and NoNewPrivileges=yes turns file capabilities off",
+                    "in `systemctl edit gitlab-runner` write `[Service]` and below it `NoNewPrivileges=no`",
+                )
+            } else {
+                ("needs root", "run the runner as root (User= of its unit)")
+            };
+            let hint =
+                format!("{hint}; or write downscope = \"none\": every job then has the runner's account");
+            let object = "[auth] downscope = \"setuid\"".into();
+            Err(Refusal { rule: "downscope".into(), object, cause: cause.into(), hint }.into())
+        }
+    }
+}
+
+/// `[auth] jacamar_path`, else the one beside our own executable; never from PATH.
+pub(super) fn jacamar(settings: &Settings, trust: Trust) -> anyhow::Result<PathBuf> {
+    let path = match &settings.auth.jacamar_path {
+        Some(path) => PathBuf::from(path.as_str()),
+        None => {
+            let own = std::fs::read_link("/proc/self/exe").context("could not find our own executable")?;
+            own.parent().context("our own executable has no directory")?.join("jacamar")
+        }
+    };
+    trusted_file::program(&path, trust).map_err(|untrusted| mend("program jacamar", untrusted))
+}
