@@ -28,9 +28,15 @@ pub(crate) enum Priority {
     Info = 6,
 }
 
-/// Where lines go.
+/// Where lines go, and which.
 #[derive(Debug)]
-pub(crate) enum Audit {
+pub(crate) struct Audit {
+    sink: Sink,
+    priority_max: u8,
+}
+
+#[derive(Debug)]
+enum Sink {
     Journal(UnixDatagram),
     Syslog(UnixDatagram),
     File(PathBuf),
@@ -40,16 +46,17 @@ pub(crate) enum Audit {
 impl Audit {
     /// Opens what the site asked for; `auto` takes the first that is there.
     pub(crate) fn open(settings: &AuditSettings, state: &Path) -> anyhow::Result<Self> {
-        match &settings.location {
-            None => Ok(Self::Off),
-            Some(AuditLocation::File(path)) => Ok(Self::File(path.into())),
-            Some(AuditLocation::Syslog) => Ok(Self::Syslog(connect(SYSLOG)?)),
-            Some(AuditLocation::Auto) => Ok(match (connect(JOURNAL), connect(SYSLOG)) {
-                (Ok(socket), _) => Self::Journal(socket),
-                (Err(_), Ok(socket)) => Self::Syslog(socket),
-                (Err(_), Err(_)) => Self::File(state.join("audit.jsonl")),
-            }),
-        }
+        let sink = match &settings.location {
+            None => Sink::Off,
+            Some(AuditLocation::File(path)) => Sink::File(path.into()),
+            Some(AuditLocation::Syslog) => Sink::Syslog(connect(SYSLOG)?),
+            Some(AuditLocation::Auto) => match (connect(JOURNAL), connect(SYSLOG)) {
+                (Ok(socket), _) => Sink::Journal(socket),
+                (Err(_), Ok(socket)) => Sink::Syslog(socket),
+                (Err(_), Err(_)) => Sink::File(state.join("audit.jsonl")),
+            },
+        };
+        Ok(Self { sink, priority_max: settings.priority_max })
     }
 
     /// Writes one line.
@@ -59,18 +66,21 @@ impl Audit {
         event: &str,
         fields: &[(&str, Value)],
     ) -> anyhow::Result<()> {
+        if priority as u8 > self.priority_max {
+            return Ok(());
+        }
         let mut object = Map::new();
         object.insert("event".into(), event.into());
         object.extend(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let result = match self {
-            Self::Off => Ok(()),
-            Self::Journal(socket) => send(socket, &journal_entry(priority, &object)).context(JOURNAL),
-            Self::Syslog(socket) => {
+        let result = match &self.sink {
+            Sink::Off => Ok(()),
+            Sink::Journal(socket) => send(socket, &journal_entry(priority, &object)).context(JOURNAL),
+            Sink::Syslog(socket) => {
                 // LOG_AUTHPRIV of syslog(3).
                 let text = format!("<{}>jacamar-auth: {}", (10 << 3) | priority as u8, Value::Object(object));
                 send(socket, text.as_bytes()).context(SYSLOG)
             }
-            Self::File(path) => {
+            Sink::File(path) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 object.insert("time".into(), now.as_secs_f64().into());
                 append(path, &format!("{}\n", Value::Object(object)))
@@ -132,7 +142,8 @@ mod tests {
 
     #[test]
     fn a_line_that_cannot_be_written_is_an_error() {
-        let audit = Audit::File("/nonexistent/audit".into());
-        assert!(audit.line(Priority::Info, "test", &[]).is_err());
+        let audit = Audit { sink: Sink::File("/nonexistent/audit".into()), priority_max: 4 };
+        assert!(audit.line(Priority::Warning, "test", &[]).is_err());
+        assert!(audit.line(Priority::Info, "not asked for", &[]).is_ok());
     }
 }

@@ -16,7 +16,7 @@ use jacamar_record::{
 };
 use jacamar_sandbox::{CgroupChoice, Own, named_directories, probe};
 use jacamar_site::accounts::{self, GroupName};
-use jacamar_site::config::{self, Cgroup, Downscope, LogLocation, Settings};
+use jacamar_site::config::{self, Cgroup, Downscope, LogLevel, LogLocation, Settings};
 use jacamar_site::trusted_file::Trust;
 use nix::unistd::{getppid, getuid};
 use serde_json::Value;
@@ -193,7 +193,16 @@ fn audit_settings(settings: &Settings) -> AuditSettings {
         LogLocation::Syslog => AuditLocation::Syslog,
         LogLocation::File(path) => AuditLocation::File(path.as_str().to_owned()),
     };
-    AuditSettings { location: logging.enabled.then_some(location), name: settings.general.name.clone() }
+    let priority_max = match logging.level {
+        LogLevel::Error => Priority::Error,
+        LogLevel::Warn => Priority::Warning,
+        LogLevel::Info | LogLevel::Debug => Priority::Info,
+    } as u8;
+    AuditSettings {
+        location: logging.enabled.then_some(location),
+        priority_max,
+        name: settings.general.name.clone(),
+    }
 }
 
 /// Asks NSS and the pure function.

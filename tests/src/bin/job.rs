@@ -4,8 +4,8 @@
 //! `--show` the job log as a CI user sees it. It runs inside the namespace that `testbed-host` makes; with `--user-level`
 //! anywhere, as the caller, with all of its files in that directory.
 //!
-//! `job --many-variables COMMAND...` executes a command with an environment of 100,000 job variables, `job --observe` is
-//! the witness of the test on secrecy.
+//! `job --many-variables COMMAND...` executes a command with an environment of 100,000 job variables, `job --empty-argv PROGRAM`
+//! without any argument, `job --observe` is the witness of the test on secrecy.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::print_stdout,
@@ -17,6 +17,7 @@
 #[path = "job/observe.rs"]
 mod observe;
 
+use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -110,6 +111,14 @@ fn many_variables(mut command: impl Iterator<Item = String>) -> Result<bool> {
     Err(error).with_context(|| format!("could not execute {program}"))
 }
 
+/// Executes a program without any argument, its own name included.
+fn empty_argv(mut program: impl Iterator<Item = String>) -> Result<bool> {
+    let program = CString::new(program.next().context("no program")?)?;
+    let none: [&CStr; 0] = [];
+    let Err(errno) = nix::unistd::execv(&program, &none);
+    Err(errno).with_context(|| format!("could not execute {program:?}"))
+}
+
 fn run() -> Result<bool> {
     let (mut show, mut user_level) = (false, None);
     let mut arguments = std::env::args().skip(1);
@@ -119,6 +128,9 @@ fn run() -> Result<bool> {
         }
         if argument == "--many-variables" {
             return many_variables(arguments);
+        }
+        if argument == "--empty-argv" {
+            return empty_argv(arguments);
         }
         match argument.as_str() {
             "--show" => show = true,

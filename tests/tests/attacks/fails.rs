@@ -13,6 +13,12 @@ fn a_launch_that_fails_leaves_nothing() {
         "ls -A {STATE}/root/tmp; find /sys/fs/cgroup -type d -name 'jacamar-u{}*'",
         host.accounts().get(RUNNER).uid
     );
+    // Told at the end, and swept, so that one does not hide the next.
+    let sweep = format!(
+        "rm -rf {STATE}/root/tmp/*; find /sys/fs/cgroup -depth -type d -path '*/jacamar-u{}*' -exec rmdir {{}} +",
+        host.accounts().get(RUNNER).uid
+    );
+    let mut failures = Vec::new();
     // The first clone3 asks whether there is one.
     for call in ["clone3:error=EAGAIN:when=2", "pipe2:error=EMFILE:when=1", "fchownat:error=EPERM:when=1"] {
         let inject = format!("inject={call}");
@@ -21,6 +27,11 @@ fn a_launch_that_fails_leaves_nothing() {
         let ran = place.start(&start).finish();
         assert_eq!((ran.code, ran.out.as_str()), (125, ""), "{call} (strace is needed): {ran}");
         let left = Started::new(host.as_root(&["sh", "-c", &find])).finish();
-        assert_eq!(left.out, "", "{call}: {ran}");
+        if !left.out.is_empty() {
+            failures.push(format!("{call}: {} left\n{}", ran.err, left.out));
+        }
+        let swept = Started::new(host.as_root(&["sh", "-c", &sweep])).finish();
+        assert_eq!(swept.code, 0, "{swept}");
     }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -10,7 +10,10 @@ use crate::places;
 const VICTIM: &str = "/srv/testbed/shared/victim";
 
 fn victim(host: &Host) {
-    let script = "rm -rf {VICTIM}; mkdir -p {VICTIM}/a/b/c; for n in 1 2 3; do echo x > {VICTIM}/a/$n; done; chmod -R go= {VICTIM}; chmod 0755 {VICTIM}";
+    let script = format!(
+        "rm -rf {VICTIM}; mkdir -p {VICTIM}/a/b/c; for n in 1 2 3; do echo x > {VICTIM}/a/$n; done; \
+         chmod -R go= {VICTIM}; chmod 0755 {VICTIM}"
+    );
     let ran = Started::new(host.as_root(&["sh", "-c", &script])).finish();
     assert_eq!(ran.code, 0, "{ran}");
 }
@@ -50,11 +53,9 @@ fn cve_2021_30465_names_exchanged_while_a_job_is_removed() {
     let mut times = 0;
     for place in places() {
         for round in 0..8 {
-            let script = format!(
-                "mkdir -p /tmp/a/deep/er/dir; for n in $(seq 300); do mkdir /tmp/$n; done; \
+            let script = "mkdir -p /tmp/a/deep/er/dir; for n in $(seq 300); do mkdir /tmp/$n; done; \
                  while read -r _ _ _ root at _; do [ $at = /tmp ] && bound=$root; done < /proc/self/mountinfo; \
-                 echo bound=$bound; echo up; read -r go; exit 0"
-            );
+                 echo bound=$bound; echo up; read -r go; exit 0";
             let mut command = place.command(&Start { command: &["sh", "-c", script], ..Start::default() });
             command.stdin(std::process::Stdio::piped());
             let mut job = Started::new(command);

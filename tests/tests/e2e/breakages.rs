@@ -49,11 +49,12 @@ fn forget_keys(place: &Place) {
 /// Slow as a whole, or byte by byte: 20 seconds are the limit of both.
 #[test]
 fn a_slow_server_is_waited_for_in_vain_but_not_long() {
-    let places = [KeySet::Slow(Duration::from_secs(25)), KeySet::Drip(Duration::from_millis(400))].map(|keys| {
-        let place = Place::usual();
-        place.gitlab.set_key_set(keys);
-        place
-    });
+    let places =
+        [KeySet::Slow(Duration::from_secs(25)), KeySet::Drip(Duration::from_millis(400))].map(|keys| {
+            let place = Place::usual();
+            place.gitlab.set_key_set(keys);
+            place
+        });
     let begin = Instant::now();
     let started: Vec<Started> = places
         .iter()

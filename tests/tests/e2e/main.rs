@@ -6,8 +6,8 @@
 
 mod accounts;
 mod breakages;
-mod configuration;
 mod calls;
+mod configuration;
 mod direct;
 mod exit_codes;
 mod golden;

@@ -233,10 +233,11 @@ impl Place {
         let text = text
             .replace(self.gitlab.url(), "http://gitlab.example.com")
             .replace(&self.path(""), "/site/")
+            .replace(&self.directory.display().to_string(), "/site")
             .replace(&self.account().uid.to_string(), "UID")
             .replace(&format!(" on {} ", hostname.trim()), " on login1 ")
             .replace(env!("CARGO_PKG_VERSION"), "VERSION");
-            // A token of an hour ago may be a second older when it is looked at.
+        // A token of an hour ago may be a second older when it is looked at.
         let text = ["3599 seconds", "3601 seconds", "3602 seconds"]
             .iter()
             .fold(text, |text, near| text.replace(near, "3600 seconds"));

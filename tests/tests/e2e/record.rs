@@ -90,13 +90,17 @@ fn a_record_of_somebody_else_is_refused() {
 
     // The record's name leads to a directory of the user's.
     let forged = format!("{}/forged", account.home);
-    fs::rename(&path, &forged).expect("root");
+    let own = path.display().to_string();
+    let copy = |from: &str, to: &str| {
+        let copied = Started::new(direct.any(&["cp", "-a", from, to])).finish();
+        assert_eq!(copied.code, 0, "{copied}");
+        fs::remove_dir_all(from).expect("root");
+    };
+    copy(&own, &forged);
     symlink(&forged, &path).expect("root");
     stages_refuse(&direct, "record-link");
     fs::remove_file(&path).expect("root");
-    let copied = Started::new(direct.any(&["cp", "-a", &forged, &path.display().to_string()])).finish();
-    assert_eq!(copied.code, 0, "{copied}");
-    fs::remove_dir_all(&forged).expect("root");
+    copy(&forged, &own);
 
     assert_eq!(direct.run("true\n").finish().code, 0, "all of it was mended");
     assert_eq!(direct.cleanup().code, 0);

@@ -46,8 +46,10 @@ fn watch(downscope: &'static str, profile: Option<&'static str>) {
         .cache("key", ["deps/"], "always")
         .artifact("result", ["out/"], "always");
 
-    let words =
-        format!("job_token={}\nid_token={token}\nmasked={MASKED}\nscript={SCRIPT}\ncanary={CANARY}\n", facts.job_token);
+    let words = format!(
+        "job_token={}\nid_token={token}\nmasked={MASKED}\nscript={SCRIPT}\ncanary={CANARY}\n",
+        facts.job_token
+    );
     let runner = place.path("runner");
     let program = format!("{BIN}/job");
     let directories = ["/var/lib/jacamar", "/tmp", "/var/tmp", "/dev/shm", &runner, &place.account().home];

@@ -33,7 +33,7 @@ pub struct General {
     pub name: String,
     /// Time between SIGTERM and SIGKILL.
     pub kill_timeout: Millis,
-    /// The Bash that starts a job's scripts; none: the one of PATH.
+    /// The Bash that starts a job's scripts; none: `/bin/bash`.
     pub shell_path: Option<AbsolutePath>,
     /// Text at the beginning of each job log; may be empty.
     pub job_message: String,
@@ -85,7 +85,7 @@ pub struct Auth {
     pub enforce_nologin: bool,
     /// Set PR_SET_NO_NEW_PRIVS in every profile.
     pub no_new_privs: bool,
-    /// Longest job variable, in characters.
+    /// Longest job variable that a setting names, in bytes.
     pub max_env_chars: u32,
     /// `[auth.logging]`
     pub logging: Logging,
