@@ -34,7 +34,6 @@ const ARROWS: [(&str, &[&str]); 10] = [
     (
         "jacamar-runner-glue",
         &[
-            "jacamar-authorize",
             "jacamar-contract",
             "jacamar-kernel",
             "jacamar-plan",
@@ -63,10 +62,10 @@ const NEVER_PRIVILEGED: [&str; 11] = [
 ];
 
 /// Why the privileged program and what it is made of use a foreign crate: exactly these.
-const REASONS: [(&str, &str); 18] = [
+const REASONS: [(&str, &str); 16] = [
     ("annotate-snippets", "site: an error in a file shows the line"),
     ("anyhow", "auth: errors in main"),
-    ("caps", "sandbox: what our own capset is compared with"),
+    ("caps", "sandbox: which capabilities we were given"),
     ("cgroups-rs", "sandbox: setters of controllers, each value read back"),
     ("clap", "auth: options of the commands for people; never of the stages"),
     ("libc", "kernel: numbers and types of system calls that nix lacks"),
@@ -80,8 +79,6 @@ const REASONS: [(&str, &str); 18] = [
     ("syscalls", "sandbox, site: names of system calls to numbers"),
     ("thiserror", "errors of libraries"),
     ("toml", "site: files of root"),
-    ("tracing", "auth: what developers read"),
-    ("tracing-subscriber", "auth: where it goes"),
 ];
 
 /// Longest source file of the product.

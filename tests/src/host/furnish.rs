@@ -100,6 +100,7 @@ pub(super) fn base(accounts: &Accounts, shown: &[String]) -> Result<()> {
     make(&runner_directory, 0o700)?;
     own(&runner_directory, accounts.get(RUNNER))?;
     fs::write(format!("{runner_directory}/script"), "secret")?;
+    sweep_control_groups(accounts)?;
     for (path, file) in shown {
         let name = Path::new(path).file_name().context("a directory without a name")?;
         let target = Path::new(SHOWN).join(name);
@@ -125,6 +126,19 @@ pub(super) fn vary(variation: Variation) -> Result<()> {
         for place in places.iter().rev() {
             umount2(*place, MntFlags::MNT_DETACH).with_context(|| format!("could not unmount {place}"))?;
         }
+    }
+    Ok(())
+}
+
+/// Groups of our accounts that killed supervisors of earlier tests left: empty ones that nobody touched for long.
+fn sweep_control_groups(accounts: &Accounts) -> Result<()> {
+    for account in &accounts.accounts {
+        let own = format!("*/jacamar.slice/jacamar-u{}.slice*", account.uid);
+        let mut find = Command::new("find");
+        find.args(["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &own, "-mmin", "+10"]);
+        find.args(["-exec", "rmdir", "--ignore-fail-on-non-empty", "{}", "+"]);
+        // Those with processes stay, and others go while find looks at them: neither is a failure.
+        find.output().context("could not start find")?;
     }
     Ok(())
 }

@@ -30,8 +30,8 @@ fn a_launch_that_fails_leaves_nothing() {
         if !left.out.is_empty() {
             failures.push(format!("{call}: {} left\n{}", ran.err, left.out));
         }
-        let swept = Started::new(host.as_root(&["sh", "-c", &sweep])).finish();
-        assert_eq!(swept.code, 0, "{swept}");
+        // Groups of other tests go while find looks at them, so its exit code says nothing.
+        let _swept = Started::new(host.as_root(&["sh", "-c", &sweep])).finish();
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
 
+use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 use testbed::host::CI1;
 
@@ -177,6 +178,23 @@ fn wishes_of_the_job() {
         audited(&place, name, "job_variable");
         golden::check(&place, name, &ran.err);
     }
+}
+
+/// It becomes part of a path that the runner's scripts hold between double quotes.
+#[test]
+fn a_host_name_that_a_shell_would_act_on() {
+    let place = Place::usual();
+    // For this thread and what it starts.
+    unshare(CloneFlags::CLONE_NEWUTS).expect("root");
+    fs::write("/proc/sys/kernel/hostname", "a\";$(touch /tmp/e2e-hostname)`id`/../b").expect("root");
+    let mut direct = Direct::new(&place, &place.gitlab.admit(place.small(["true"])));
+    let told = answer(&place, &mut direct);
+    assert_eq!(told.get("hostname"), None, "{told}");
+    let builds = told["builds_dir"].as_str().expect("a path");
+    assert!(builds.contains("/a____touch__tmp_e2e-hostname__id__.._b/0"), "{told}");
+    assert_eq!(direct.cleanup().code, 0);
+    let result = place.run(place.job().script(["grep hello README", "test ! -e /tmp/e2e-hostname"]));
+    assert_eq!(result.state, Some(testbed::runner::State::Success), "{}", result.plain_log());
 }
 
 /// Without root there is no other account to become.
