@@ -35,18 +35,25 @@ const DEPTH_MAX: usize = 16;
 const FILE_MAX_BYTES: usize = 64 * 1024;
 
 impl Cgroup {
-    /// Makes the groups and writes the limits.
+    /// Makes the groups and writes the limits; where a step fails, what was made for this job is removed.
     pub(crate) fn create(plan: &JobCgroup, level: Level) -> Result<Self, StepError> {
         let as_runner = level == Level::Capabilities;
         with_ids(as_runner, || {
             make(&plan.site, Exists::Accept)?;
             enable(&plan.site, &plan.controllers)?;
-            make(&plan.user, Exists::Accept)?;
-            enable(&plan.user, &plan.controllers)?;
-            make(&plan.job, Exists::Accept)?;
-            limit(plan)?;
-            let leaf = make(&plan.leaf, Exists::Refuse)?;
-            Ok(Self { plan: plan.clone(), leaf, as_runner })
+            let made = make(&plan.user, Exists::Accept)
+                .and_then(|_| enable(&plan.user, &plan.controllers))
+                .and_then(|()| make(&plan.job, Exists::Accept))
+                .and_then(|_| limit(plan))
+                .and_then(|()| make(&plan.leaf, Exists::Refuse));
+            match made {
+                Ok(leaf) => Ok(Self { plan: plan.clone(), leaf, as_runner }),
+                Err(error) => {
+                    remove_empty(&plan.job)?;
+                    remove_empty(&plan.user)?;
+                    Err(error)
+                }
+            }
         })
     }
 
@@ -179,6 +186,14 @@ fn with_ids<T>(as_runner: bool, act: impl FnOnce() -> Result<T, StepError>) -> R
 enum Exists {
     Accept,
     Refuse,
+}
+
+/// rmdir(2) of a node that may be in use: by another job of this user, or by another stage of this job.
+fn remove_empty(path: &str) -> Result<(), StepError> {
+    match unlinkat(nix::fcntl::AT_FDCWD, path, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::EBUSY | Errno::ENOTEMPTY | Errno::ENOENT) => Ok(()),
+        Err(e) => Err(step(Step::EndCgroup { path: path.to_owned() }, e)),
+    }
 }
 
 /// mkdir(2), retried when another process removes the empty parent at that moment.

@@ -54,37 +54,44 @@ impl JobDirectories {
     /// Makes `base` (mode 0711, ours), a directory `name` below it for the user, and in it those that a plan binds. With root's rights nothing is done inside of what belongs to the user.
     ///
     /// # Errors
-    /// [`DirectoryError`]; what was made so far is removed by [`JobDirectories::remove`] of a later run.
+    /// [`DirectoryError`]; what was made so far is removed.
     pub fn make(base: &Path, name: &str, uid: u32, gid: u32, level: Level) -> Result<Self, DirectoryError> {
         make_base(base, level)?;
         let directories = Self::of(base, name, uid, gid, level);
-        let failed = |what| {
-            let path = directories.path();
-            move |errno| DirectoryError { what, path, errno }
-        };
         let base = open_directory(base)?;
-        mkdirat(&base, directories.name.as_str(), Mode::S_IRWXU).map_err(failed("make"))?;
-        let name = directories.name.as_str();
+        mkdirat(&base, name, Mode::S_IRWXU).map_err(|errno| directories.failed("make", errno))?;
+        match directories.fill(base.as_fd()) {
+            Ok(()) => Ok(directories),
+            Err(error) => {
+                directories.remove()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn failed(&self, what: &'static str, errno: Errno) -> DirectoryError {
+        DirectoryError { what, path: self.path(), errno }
+    }
+
+    fn fill(&self, base: BorrowedFd<'_>) -> Result<(), DirectoryError> {
+        let (name, Owner { uid, gid, level }) = (self.name.as_str(), self.owner);
         match level {
-            Level::Root => give_away(base.as_fd(), name, uid, gid),
-            Level::Capabilities => give_away_in_a_namespace(base.as_fd(), name, uid, gid),
+            Level::Root => give_away(base, name, uid, gid),
+            Level::Capabilities => give_away_in_a_namespace(base, name, uid, gid),
             Level::User => Ok(()),
         }
-        .map_err(failed("give away"))?;
-        directories
-            .owner
-            .as_user(|| {
-                let own = openat(&base, directories.name.as_str(), DIRECTORY, Mode::empty())?;
-                for (name, mode) in [("tmp", 0o1777), ("var-tmp", 0o1777), ("ssh_config.d", 0o755)] {
-                    mkdirat(&own, name, Mode::S_IRWXU)?;
-                    let fd = openat(&own, name, DIRECTORY, Mode::empty())?;
-                    // mkdir(2) obeys the umask.
-                    fchmod(&fd, Mode::from_bits_truncate(mode))?;
-                }
-                Ok(())
-            })
-            .map_err(failed("fill"))?;
-        Ok(directories)
+        .map_err(|errno| self.failed("give away", errno))?;
+        let filled = self.owner.as_user(|| {
+            let own = openat(base, name, DIRECTORY, Mode::empty())?;
+            for (name, mode) in [("tmp", 0o1777), ("var-tmp", 0o1777), ("ssh_config.d", 0o755)] {
+                mkdirat(&own, name, Mode::S_IRWXU)?;
+                let fd = openat(&own, name, DIRECTORY, Mode::empty())?;
+                // mkdir(2) obeys the umask.
+                fchmod(&fd, Mode::from_bits_truncate(mode))?;
+            }
+            Ok(())
+        });
+        filled.map_err(|errno| self.failed("fill", errno))
     }
 
     fn path(&self) -> PathBuf {
@@ -157,16 +164,21 @@ impl JobDirectories {
     ///
     /// # Errors
     /// [`DirectoryError`]; directories that are not there are removed.
-    pub fn remove(self) -> Result<(), DirectoryError> {
-        let failed = |errno| DirectoryError { what: "remove", path: self.path(), errno };
+    pub fn remove(&self) -> Result<(), DirectoryError> {
         if !self.exist() {
             return Ok(());
         }
         let base = open_directory(&self.base)?;
-        self.owner
-            .as_user(|| empty(&openat(&base, self.name.as_str(), DIRECTORY, Mode::empty())?, 0))
-            .map_err(failed)?;
-        unlinkat(&base, self.name.as_str(), UnlinkatFlags::RemoveDir).map_err(failed)
+        let name = self.name.as_str();
+        let own = match self.owner.as_user(|| openat(&base, name, DIRECTORY, Mode::empty())) {
+            // Never given away: it is ours, and empty.
+            Err(Errno::EACCES) => None,
+            other => Some(other.map_err(|errno| self.failed("remove", errno))?),
+        };
+        if let Some(own) = own {
+            self.owner.as_user(|| empty(&own, 0)).map_err(|errno| self.failed("remove", errno))?;
+        }
+        unlinkat(&base, name, UnlinkatFlags::RemoveDir).map_err(|errno| self.failed("remove", errno))
     }
 }
 

@@ -157,49 +157,69 @@ impl Launch<Contained> {
     /// Clones once, writes the maps, releases the child. The child never returns here.
     ///
     /// # Errors
-    /// [`LaunchError`]: the child, if there is one, ends by itself, because nobody will release it.
+    /// [`LaunchError`]: the child, if there is one, ends by itself, because nobody will release it; its control group is
+    /// removed.
     pub fn spawn(self) -> Result<Supervisor, LaunchError> {
-        let Self { plan, mut script, state: Contained { cgroup } } = self;
-        let own = |what| move |errno| LaunchError::Own { what, errno };
-        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(own("make a pipe"));
-        let (control, failure, report) = (pipe()?, pipe()?, pipe()?);
+        let Self { plan, script, state: Contained { cgroup } } = self;
         let data = plan.plan();
-        let contain = &data.contain;
-
+        let needs_maps = data.contain.id_maps.is_some();
         // The map files of an undumpable process are root's (launch E7). The keeper's uid is what keeps the runner
         // and the user out meanwhile (E6); at user level there is nobody to keep out.
-        if contain.id_maps.is_some() {
-            nix::sys::prctl::set_dumpable(true).map_err(own("allow the maps"))?;
-        }
-        let pipes = Pipes {
-            control: control.0,
-            failure: failure.1,
-            report: report.1,
-            of_supervisor: [control.1, failure.0, report.0],
-        };
-        let into =
-            contain.cgroup.as_ref().filter(|cgroup: &&JobCgroup| cgroup.clone_into).and(cgroup.as_ref());
-        let pid = clone(contain.namespaces, into, || child::run(&mut script, &pipes))?;
-        let Pipes { of_supervisor: [control, failure, report], .. } = pipes;
-        drop(script);
-
-        let steps = data.child_steps();
-        let mut supervisor =
-            Supervisor::new(pid, control, failure, report, cgroup, steps, contain.namespaces.pid);
-        let released = ready(data, &supervisor).and_then(|()| {
-            if contain.id_maps.is_some() {
-                nix::sys::prctl::set_dumpable(false).map_err(own("forbid tracing"))?;
+        let started = dumpable(needs_maps).and_then(|()| start(data, script, cgroup.as_ref()));
+        let Started { pid, control, failure, report } = match started {
+            Ok(started) => started,
+            Err(error) => {
+                dumpable(false)?;
+                if let Some(cgroup) = cgroup {
+                    cgroup.remove(true)?;
+                }
+                return Err(error);
             }
-            supervisor.release().map_err(|e| LaunchError::Step(failed(Step::Release, e)))
-        });
+        };
+        let (steps, has_pid) = (data.child_steps(), data.contain.namespaces.pid);
+        let mut supervisor = Supervisor::new(pid, control, failure, report, cgroup, steps, has_pid);
+        let released = ready(data, &supervisor)
+            .and_then(|()| if needs_maps { dumpable(false) } else { Ok(()) })
+            .and_then(|()| supervisor.release().map_err(|e| LaunchError::Step(failed(Step::Release, e))));
         match released {
             Ok(()) => Ok(supervisor),
             Err(error) => {
+                dumpable(false)?;
                 supervisor.abandon()?;
                 Err(error)
             }
         }
     }
+}
+
+/// Whether others with our uid may trace us, and whose /proc/PID/uid_map of our child is.
+fn dumpable(on: bool) -> Result<(), LaunchError> {
+    nix::sys::prctl::set_dumpable(on)
+        .map_err(|errno| LaunchError::Own { what: "change who may trace us", errno })
+}
+
+/// The waiting child, and our ends of its pipes.
+struct Started {
+    pid: Pid,
+    control: OwnedFd,
+    failure: OwnedFd,
+    report: OwnedFd,
+}
+
+fn start(plan: &Plan, mut script: Script, cgroup: Option<&Cgroup>) -> Result<Started, LaunchError> {
+    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|errno| LaunchError::Own { what: "make a pipe", errno });
+    let (control, failure, report) = (pipe()?, pipe()?, pipe()?);
+    let pipes = Pipes {
+        control: control.0,
+        failure: failure.1,
+        report: report.1,
+        of_supervisor: [control.1, failure.0, report.0],
+    };
+    let clone_into = plan.contain.cgroup.as_ref().is_some_and(|cgroup: &JobCgroup| cgroup.clone_into);
+    let into = cgroup.filter(|_| clone_into);
+    let pid = clone(plan.contain.namespaces, into, || child::run(&mut script, &pipes))?;
+    let Pipes { of_supervisor: [control, failure, report], .. } = pipes;
+    Ok(Started { pid, control, failure, report })
 }
 
 fn failed(step: Step, errno: Errno) -> StepError {

@@ -31,4 +31,4 @@ pub use own::{Own, OwnError, level, own_process};
 pub use probe::{CgroupChoice, ProbeError, probe, probe_again};
 pub use relay::{Collect, Output, Stream, Terminal};
 pub use session::{Session, SessionError, Terms, Words, named_directories};
-pub use supervise::{Ended, Supervisor, Watch};
+pub use supervise::{Ended, Parent, Supervisor, Watch};

@@ -8,7 +8,7 @@ use jacamar_plan::{Outcome, Step, StepError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, read, write};
+use nix::unistd::{Pid, getppid, read, write};
 
 use crate::cgroup::Cgroup;
 use crate::child::{Failure, RELEASE};
@@ -31,12 +31,40 @@ pub struct Supervisor {
     has_pid_namespace: bool,
 }
 
+/// The process that started us.
+#[derive(Debug)]
+pub enum Parent {
+    /// Its pidfd.
+    Pidfd(OwnedFd),
+    /// Its number, where there are no pidfds (Linux before 5.3): another parent means that it died.
+    Number(Pid),
+}
+
+impl Parent {
+    /// The process that is our parent now.
+    ///
+    /// # Errors
+    /// Whatever pidfd_open(2) answers, but for a kernel or container without it.
+    pub fn of_ours() -> Result<Self, Errno> {
+        let pid = getppid();
+        match jacamar_kernel::pidfd_open(pid) {
+            Ok(fd) => Ok(Self::Pidfd(fd)),
+            // EINVAL: our parent is outside of our pid namespace, getppid(2) says 0. ESRCH: it died this instant.
+            Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::ESRCH) => Ok(Self::Number(pid)),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// When the runner is dead nobody waits for the stage: it gets no more than this, whatever the site's time is.
+const ORPHAN_GRACE: Duration = Duration::from_secs(10);
+
 /// What a supervisor watches besides the command.
 pub struct Watch<'a> {
     /// Between SIGTERM and the end.
     pub kill_timeout: Duration,
-    /// A process whose end ends the stage, as a pidfd: the runner.
-    pub parent: Option<OwnedFd>,
+    /// A process whose end ends the stage: the runner.
+    pub parent: Option<Parent>,
     /// What is copied to or from the command meanwhile.
     pub stream: Option<&'a dyn Stream>,
     /// The longest that the command may take; then it is ended as by SIGTERM.
@@ -128,11 +156,12 @@ impl Supervisor {
         let mut terminated = None::<Instant>;
         let mut killed = None::<Instant>;
         let mut parent = watch.parent.as_ref();
+        let mut grace = watch.kill_timeout;
         let mut time_limit = watch.time_limit.map(|limit| Instant::now() + limit);
         loop {
             let timeout = match (killed, terminated) {
                 (Some(at), _) => Some(at + END_WITHIN),
-                (None, Some(at)) => Some(at + watch.kill_timeout),
+                (None, Some(at)) => Some(at + grace),
                 (None, None) => time_limit,
             };
             let happened = self.poll(own, watch, parent, timeout)?;
@@ -142,6 +171,7 @@ impl Supervisor {
             let mut ask = None;
             if happened.parent_died {
                 parent = None;
+                grace = grace.min(ORPHAN_GRACE);
                 ask = Some(Signal::SIGTERM);
             }
             if happened.nobody_listens || time_limit.is_some_and(|at| Instant::now() >= at) {
@@ -169,7 +199,7 @@ impl Supervisor {
             if killed.is_some_and(|at| now >= at + Duration::from_secs(1)) {
                 // Process 1 did not see the end of file: stopped, or out of memory.
                 self.kill()?;
-            } else if killed.is_none() && terminated.is_some_and(|at| now >= at + watch.kill_timeout) {
+            } else if killed.is_none() && terminated.is_some_and(|at| now >= at + grace) {
                 self.control = None;
                 killed = Some(now);
             }
@@ -187,24 +217,27 @@ impl Supervisor {
         &self,
         own: &Own,
         watch: &Watch<'_>,
-        parent: Option<&OwnedFd>,
+        parent: Option<&Parent>,
         until: Option<Instant>,
     ) -> Result<Happened, StepError> {
         let mut fds = vec![PollFd::new(own.signals.as_fd(), PollFlags::POLLIN)];
-        if let Some(parent) = parent {
+        if let Some(Parent::Pidfd(parent)) = parent {
             fds.push(PollFd::new(parent.as_fd(), PollFlags::POLLIN));
         }
         let streamed = fds.len();
         if let Some(stream) = watch.stream {
             fds.extend(stream.poll_fds());
         }
-        let timeout = match until {
-            None => PollTimeout::NONE,
-            Some(until) => {
-                let left = until.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
-                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO)
-            }
+        let look_again = Duration::from_secs(1);
+        let left = match (until, parent) {
+            (Some(until), _) => Some(until.saturating_duration_since(Instant::now()).min(look_again)),
+            // A number tells nothing by itself.
+            (None, Some(Parent::Number(_))) => Some(look_again),
+            (None, Some(Parent::Pidfd(_)) | None) => None,
         };
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO)
+        });
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(lost(errno)),
@@ -220,7 +253,12 @@ impl Supervisor {
             Err(Errno::EPIPE | Errno::EFBIG) => true,
             Err(errno) => return Err(lost(errno)),
         };
-        Ok(Happened { parent_died: parent.is_some() && ready.get(1) == Some(&true), nobody_listens })
+        let parent_died = match parent {
+            Some(Parent::Pidfd(_)) => ready.get(1) == Some(&true),
+            Some(Parent::Number(pid)) => getppid() != *pid,
+            None => false,
+        };
+        Ok(Happened { parent_died, nobody_listens })
     }
 
     /// Whether process 1 is dead; then it is reaped.

@@ -14,7 +14,7 @@ use jacamar_contract::stage_request::{DirectoryMode, StageRequest};
 use jacamar_plan::{Host, Job, Level, Refusal, Stage};
 use jacamar_record::{Jobs, OpenJob, ProcessId, Record, Running, boot_id};
 use jacamar_sandbox::{
-    Command, Ended, JobDirectories, Output, Own, Stdio, Stream, Terms, Watch, named_directories,
+    Command, Ended, JobDirectories, Output, Own, Parent, Stdio, Stream, Terms, Watch, named_directories,
 };
 use nix::fcntl::OFlag;
 use nix::unistd::{getppid, pipe2};
@@ -155,7 +155,7 @@ pub(crate) fn run_as_user(
         job: &plan_job,
         stage,
     };
-    let parent = runner()?;
+    let parent = if *stage == Stage::Cleanup { None } else { Some(runner(record)?) };
     let supervisor = terms.start(command, own)?;
     let running = Running { supervisor: identify(nix::unistd::getpid())?, init: identify(supervisor.pid())? };
     job.set_running(&running)?;
@@ -190,16 +190,13 @@ fn identify(pid: nix::unistd::Pid) -> anyhow::Result<ProcessId> {
     Ok(ProcessId::of(pid)?.unwrap_or(ProcessId { pid: pid.as_raw(), start_time: 0 }))
 }
 
-/// The process that started us. When it dies, nobody waits for this stage any more. Without pidfds (Linux before 5.3)
-/// the end of its pipes tells.
-fn runner() -> anyhow::Result<Option<OwnedFd>> {
-    match jacamar_kernel::pidfd_open(getppid()) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(jacamar_kernel::Errno::ENOSYS | jacamar_kernel::Errno::EPERM) => Ok(None),
-        // Our parent is outside of our pid namespace, or gone this instant: pid 0 cannot be opened.
-        Err(jacamar_kernel::Errno::EINVAL | jacamar_kernel::Errno::ESRCH) => Ok(None),
-        Err(errno) => bail!("could not watch the runner: {}", errno.desc()),
+/// The process that started us: when it dies, nobody waits for this stage any more. One that died before we looked has
+/// left us to process 1.
+fn runner(record: &Record) -> anyhow::Result<Parent> {
+    if getppid().as_raw() == 1 && record.runner.pid != 1 {
+        bail!("the runner that started this stage is gone");
     }
+    Parent::of_ours().context("could not watch the runner")
 }
 
 /// Host facts of now: mounts and control groups change between stages, what the kernel can do does not.

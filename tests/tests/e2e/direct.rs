@@ -1,7 +1,7 @@
 //! The driver's calls one by one, as the runner makes them, for what happens between and during them.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -61,8 +61,7 @@ impl<'p> Direct<'p> {
     }
 
     fn give_away(&self, path: &Path) {
-        fs::set_permissions(path, fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o700)))
-            .expect("ours");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("ours");
         if self.user_level {
             let account = self.place.account();
             chown(path, Some(account.uid), Some(account.gid)).expect("root");
@@ -77,12 +76,6 @@ impl<'p> Direct<'p> {
             let account = self.place.account();
             chown(path, Some(account.uid), Some(account.gid)).expect("root");
         }
-    }
-
-    /// Sets a variable of the driver's environment.
-    pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.environment.retain(|(known, _)| known != name);
-        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Takes a variable away.

@@ -10,7 +10,7 @@ use testbed::runner::{Exit, JobResult, Running, State, Version};
 
 use crate::direct::Direct;
 use crate::left;
-use crate::place::{PATIENCE, Place, STATE, Setup, record_of};
+use crate::place::{PATIENCE, Place, STATE, Setup, finish, record_of};
 
 const VERSIONS: [Version; 3] = [Version::V17_3, Version::V17_4, Version::V19_4];
 const LEGACY_EVAL: &str = "FF_USE_LEGACY_BASH_EVAL_STRATEGY";
@@ -85,7 +85,7 @@ fn a_killed_child_of_the_driver_is_a_system_failure() {
             under_way(&place, &["echo be\"gun\"", "sleep 77777"], &["true"], "begun");
         let (init, run) = ours(&processes);
         kill(Pid::from_raw(if victim == "pid 1" { init } else { run }), Signal::SIGKILL).expect("alive");
-        let result = running.wait();
+        let result = finish(running);
         let log = result.plain_log();
         assert_eq!(told(&result).1, Some("runner_system_failure"), "{victim}: {log}");
         assert_eq!(result.call("build_script").expect("a call").exit, Exit::Code(2), "{victim}: {log}");
@@ -101,7 +101,7 @@ fn a_cancel_ends_the_script_and_after_script_runs() {
         let (running, _, processes) =
             under_way(&place, &["echo be\"gun\"", "sleep 77777"], &["echo after-it"], "begun");
         running.cancel();
-        let result = running.wait();
+        let result = finish(running);
         let log = result.plain_log();
         let call = result.call("build_script").expect("a call");
         let signals: Vec<&str> = call.signals.iter().map(|signal| signal.name.as_str()).collect();
@@ -123,7 +123,7 @@ fn a_script_that_makes_a_success_of_sigterm_fails() {
     let script = ["trap 'exit 0' TERM", "echo be\"gun\"", "while :; do sleep 0.05; done"];
     let (running, _, processes) = under_way(&place, &script, &["true"], "begun");
     running.cancel();
-    let result = running.wait();
+    let result = finish(running);
     let log = result.plain_log();
     let call = result.call("build_script").expect("a call");
     // The frame's own shell has a trap, which makes it 1.
@@ -154,7 +154,7 @@ fn a_script_that_ignores_sigterm_ends_within_kill_timeout() {
         ["trap '' TERM", "(trap '' TERM; sleep 77777) &", "echo be\"gun\"", "while :; do sleep 1; done"];
     let (running, _, processes) = under_way(&place, &script, &["echo after-it"], "begun");
     running.cancel();
-    let result = running.wait();
+    let result = finish(running);
     let log = result.plain_log();
     let call = result.call("build_script").expect("a call");
     let signals: Vec<&str> = call.signals.iter().map(|signal| signal.name.as_str()).collect();

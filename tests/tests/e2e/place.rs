@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::Value;
@@ -15,6 +15,8 @@ use testbed::runner::{JobResult, Pauses, Runner, Running, Version};
 
 /// Long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// No job of a test is longer.
+const JOB_PATIENCE: Duration = Duration::from_secs(90);
 /// Every directory above a place's configuration is root's, and everyone may pass.
 const PLACES: &str = "/srv/testbed/e2e";
 /// The state directory of the root level.
@@ -218,7 +220,7 @@ impl Place {
     }
 
     pub(crate) fn run_job(&self, job: Job) -> JobResult {
-        self.runner().start(job).expect("a driver").wait()
+        finish(self.runner().start(job).expect("a driver"))
     }
 
     /// The audit lines so far.
@@ -243,6 +245,18 @@ impl Place {
             .fold(text, |text, near| text.replace(near, "3600 seconds"));
         neutral_names(&text)
     }
+}
+
+/// Waits for a job's end; a stage that never ends fails the test.
+#[track_caller]
+pub(crate) fn finish(running: Running) -> JobResult {
+    let until = Instant::now() + JOB_PATIENCE;
+    while !running.is_over() {
+        let last = running.calls().last().map(|call| (call.stage.clone(), call.pid));
+        assert!(Instant::now() < until, "no end within {JOB_PATIENCE:?}, in {last:?}:\n{}", running.log());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    running.wait()
 }
 
 /// Names with random parts: directories of the runner, records.

@@ -53,7 +53,9 @@ fn with(good: &str, field: &str, value: &Value) -> String {
 
 #[test]
 fn a_record_that_is_not_as_it_was_written_is_refused() {
-    with_changed_record("record-truncated", |good| good[..good.len() / 2].to_owned());
+    with_changed_record("record-truncated", |good| {
+        good[..good.find("\"grant\"").expect("a field")].to_owned()
+    });
     with_changed_record("record-empty", |_| String::new());
     with_changed_record("record-format", |good| with(good, "format", &json!(2)));
     with_changed_record("record-other-boot", |good| {
