@@ -28,6 +28,9 @@ pub(crate) struct Cgroup {
 const DIRECTORY: OFlag =
     OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
+/// How often the nodes of a job are made anew because another process removed an empty one.
+const CREATE_TRIES: usize = 10;
+
 /// Groups in groups that a job with a delegated group can have made.
 const DEPTH_MAX: usize = 16;
 
@@ -41,20 +44,31 @@ impl Cgroup {
         with_ids(as_runner, || {
             make(&plan.site, Exists::Accept)?;
             enable(&plan.site, &plan.controllers)?;
-            let made = make(&plan.user, Exists::Accept)
-                .and_then(|_| enable(&plan.user, &plan.controllers))
-                .and_then(|()| make(&plan.job, Exists::Accept))
-                .and_then(|_| limit(plan))
-                .and_then(|()| make(&plan.leaf, Exists::Refuse));
-            match made {
-                Ok(leaf) => Ok(Self { plan: plan.clone(), leaf, as_runner }),
-                Err(error) => {
-                    remove_empty(&plan.job)?;
-                    remove_empty(&plan.user)?;
-                    Err(error)
+            // Whoever finds the user's node empty removes it, also between our mkdir(2) of it and of the job's.
+            for _ in 0..CREATE_TRIES {
+                match Self::create_once(plan, as_runner) {
+                    Err(StepError { errno, .. }) if errno == Errno::ENOENT as i32 => {}
+                    other => return other,
                 }
             }
+            Self::create_once(plan, as_runner)
         })
+    }
+
+    fn create_once(plan: &JobCgroup, as_runner: bool) -> Result<Self, StepError> {
+        let made = make(&plan.user, Exists::Accept)
+            .and_then(|_| enable(&plan.user, &plan.controllers))
+            .and_then(|()| make(&plan.job, Exists::Accept))
+            .and_then(|_| limit(plan))
+            .and_then(|()| make(&plan.leaf, Exists::Refuse));
+        match made {
+            Ok(leaf) => Ok(Self { plan: plan.clone(), leaf, as_runner }),
+            Err(error) => {
+                remove_empty(&plan.job)?;
+                remove_empty(&plan.user)?;
+                Err(error)
+            }
+        }
     }
 
     /// For CLONE_INTO_CGROUP.
@@ -196,7 +210,6 @@ fn remove_empty(path: &str) -> Result<(), StepError> {
     }
 }
 
-/// mkdir(2), retried when another process removes the empty parent at that moment.
 fn make(path: &str, exists: Exists) -> Result<OwnedFd, StepError> {
     let failed = |e| step(Step::CreateCgroup { path: path.to_owned() }, e);
     // A job may read what its limits are; ours would be closed by our own umask.

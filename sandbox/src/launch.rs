@@ -46,15 +46,19 @@ impl Stdio {
     /// Most descriptors that a command can be given.
     pub const DESCRIPTORS_MAX: usize = 6;
 
+    /// Descriptors of ours that live beside them have at least this number.
+    const FIRST_OF_OURS: i32 = 64;
+
     /// Moves descriptors out of the way of the numbers that they will get: duplicating one must not close the next.
     fn out_of_the_way(self) -> Result<Self, Errno> {
-        const FIRST: i32 = 64;
         let Self::Descriptors(list) = self else { return Ok(self) };
         if list.len() < 3 || list.len() > Self::DESCRIPTORS_MAX {
             return Err(Errno::EINVAL);
         }
-        let moved: Result<Vec<OwnedFd>, Errno> =
-            list.into_iter().map(|fd| jacamar_kernel::duplicate_above(fd.as_fd(), FIRST)).collect();
+        let moved: Result<Vec<OwnedFd>, Errno> = list
+            .into_iter()
+            .map(|fd| jacamar_kernel::duplicate_above(fd.as_fd(), Self::FIRST_OF_OURS))
+            .collect();
         Ok(Self::Descriptors(moved?))
     }
 }
@@ -207,8 +211,18 @@ struct Started {
 }
 
 fn start(plan: &Plan, mut script: Script, cgroup: Option<&Cgroup>) -> Result<Started, LaunchError> {
-    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|errno| LaunchError::Own { what: "make a pipe", errno });
+    let own = |errno| LaunchError::Own { what: "make a pipe", errno };
+    // Above the numbers that the command's descriptors get.
+    let pipe = || {
+        let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).map_err(own)?;
+        let above =
+            |fd: OwnedFd| jacamar_kernel::duplicate_above(fd.as_fd(), Stdio::FIRST_OF_OURS).map_err(own);
+        Ok::<_, LaunchError>((above(read_end)?, above(write_end)?))
+    };
     let (control, failure, report) = (pipe()?, pipe()?, pipe()?);
+    // A process 1 that its user has stopped must not stop us.
+    jacamar_kernel::set_nonblocking(control.1.as_fd())
+        .map_err(|errno| LaunchError::Own { what: "prepare a pipe", errno })?;
     let pipes = Pipes {
         control: control.0,
         failure: failure.1,

@@ -54,7 +54,7 @@ const DIRECTORIES: [&str; 9] =
 /// [`ProbeError`] if /proc does not answer; what the host lacks is a fact, not an error.
 pub fn probe(level: Level, choice: &CgroupChoice, more: &[String]) -> Result<Host, ProbeError> {
     let me = Process::myself()?;
-    let mounts = me.mountinfo()?.0;
+    let mounts = mounts()?;
     let status = me.status()?;
     let (user_namespaces, namespaces, own_proc) = namespaces(level)?;
     let directories = directories(more);
@@ -86,7 +86,7 @@ pub fn probe(level: Level, choice: &CgroupChoice, more: &[String]) -> Result<Hos
 /// # Errors
 /// As [`probe`].
 pub fn probe_again(known: &Host, more: &[String]) -> Result<Host, ProbeError> {
-    let mounts = Process::myself()?.mountinfo()?.0;
+    let mounts = mounts()?;
     let directories = directories(more);
     let mut host = known.clone();
     host.ssh_config_files = directories.get("/etc/ssh/ssh_config.d").is_some_and(|path| has_files(path));
@@ -96,6 +96,45 @@ pub fn probe_again(known: &Host, more: &[String]) -> Result<Host, ProbeError> {
         host.cgroup.controllers = controllers_below(node);
     }
     Ok(host)
+}
+
+/// /proc/self/mountinfo, line by line. Any user can have a mount whose name is not UTF-8 (a FUSE file system in his
+/// home), and must not stop anybody's job with it: such a line is none of the directories that we look for.
+fn mounts() -> Result<Vec<MountInfo>, ProbeError> {
+    let failed = |error: std::io::Error| ProbeError::Call {
+        what: "read /proc/self/mountinfo",
+        errno: error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
+    };
+    let text = std::fs::read("/proc/self/mountinfo").map_err(failed)?;
+    let lines = text.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    let mounts = lines.filter(|line| !line.is_empty()).filter_map(|line| MountInfo::from_line(line).ok());
+    Ok(mounts
+        .map(|mut mount| {
+            mount.mount_point = unescape(&mount.mount_point).into();
+            mount
+        })
+        .collect())
+}
+
+/// The kernel writes blanks, tabs, line ends and backslashes of a name as three octal digits, proc_pid_mountinfo(5).
+fn unescape(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let mut parts = text.split('\\');
+    let mut name = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let byte = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(u8::is_ascii);
+        match (byte, part.get(3..)) {
+            (Some(byte), Some(rest)) => {
+                name.push(char::from(byte));
+                name.push_str(rest);
+            }
+            (_, _) => {
+                name.push('\\');
+                name.push_str(part);
+            }
+        }
+    }
+    name
 }
 
 fn arch() -> Arch {
@@ -312,4 +351,23 @@ fn controllers_below(node: &str) -> Vec<String> {
         read(format!("{parent}/cgroup.subtree_control"))
     });
     text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_mounts_are_unescaped() {
+        for (written, name) in
+            [("/usr", "/usr"), (r"/usr/a\040b\134c", r"/usr/a b\c"), (r"/x\9", r"/x\9"), (r"/x\04", r"/x\04")]
+        {
+            assert_eq!(unescape(Path::new(written)), name);
+        }
+    }
+
+    #[test]
+    fn our_own_mounts_can_be_read() {
+        assert!(mounts().expect("readable").iter().any(|mount| mount.mount_point == Path::new("/")));
+    }
 }

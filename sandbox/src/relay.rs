@@ -4,9 +4,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use jacamar_kernel::Errno;
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{Uid, fchown, isatty, read, write};
@@ -37,6 +38,13 @@ pub trait Stream {
     }
 }
 
+/// What a pipe can hold, `/proc/sys/fs/pipe-max-size` of pipe(7): after the command's end more than this was written by
+/// somebody else.
+const DRAIN_MAX_BYTES: usize = 1 << 20;
+
+/// So long a reader of ours may take for it.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+
 /// One write(2) of a pipe that poll(2) called writable takes so much without waiting: `PIPE_BUF`, pipe(7).
 const CHUNK_BYTES: usize = 4096;
 
@@ -54,6 +62,8 @@ struct Channel {
     /// Read and not yet written.
     pending: RefCell<Vec<u8>>,
     open: Cell<bool>,
+    /// Nobody reads what it would get.
+    deaf: Cell<bool>,
 }
 
 impl Output {
@@ -64,7 +74,13 @@ impl Output {
     pub fn new(channels: Vec<(OwnedFd, OwnedFd)>) -> Result<Self, Errno> {
         let channel = |(from, to): (OwnedFd, OwnedFd)| {
             jacamar_kernel::set_nonblocking(from.as_fd())?;
-            Ok(Channel { from, to, pending: RefCell::new(Vec::new()), open: Cell::new(true) })
+            Ok(Channel {
+                from,
+                to,
+                pending: RefCell::new(Vec::new()),
+                open: Cell::new(true),
+                deaf: Cell::new(false),
+            })
         };
         Ok(Self { channels: channels.into_iter().map(channel).collect::<Result<_, Errno>>()? })
     }
@@ -121,31 +137,59 @@ impl Stream for Output {
         for channel in ready {
             if channel.pending.borrow().is_empty() {
                 channel.read()?;
-            } else {
-                channel.write()?;
+            } else if let Err(errno) = channel.write() {
+                // Said once; from here on it is read and thrown away.
+                channel.deaf.set(true);
+                channel.pending.borrow_mut().clear();
+                return Err(errno);
             }
         }
         Ok(())
     }
 
-    /// What is in the pipes; a process that holds one open is not waited for.
+    /// What is in the pipes; a process that holds one open, or goes on writing, is not waited for, and neither is a
+    /// reader of ours that does not read.
     fn drain(&self) -> Result<(), Errno> {
+        let deadline = Instant::now() + DRAIN_WITHIN;
         for channel in &self.channels {
+            let mut left = DRAIN_MAX_BYTES;
             loop {
                 while !channel.pending.borrow().is_empty() {
-                    match channel.write() {
-                        // Nobody reads any more: it is nobody's.
-                        Err(Errno::EPIPE) => return Ok(()),
-                        other => other?,
-                    }
+                    writable(channel.to.as_fd(), deadline)?;
+                    channel.write()?;
                 }
                 channel.read()?;
-                if channel.pending.borrow().is_empty() {
+                let length = channel.pending.borrow().len();
+                if length == 0 || left == 0 {
                     break;
                 }
+                left = left.saturating_sub(length);
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a read would not wait.
+fn ready_to_read(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO) {
+        Ok(count) => Ok(count > 0),
+        Err(Errno::EINTR) => Ok(true),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Waits until a write would not.
+fn writable(fd: BorrowedFd<'_>, deadline: Instant) -> Result<(), Errno> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], timeout) {
+            Ok(0) => return Err(Errno::ETIMEDOUT),
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
     }
 }
 
@@ -307,7 +351,14 @@ impl Stream for Terminal {
 
     /// What the job wrote before it ended.
     fn drain(&self) -> Result<(), Errno> {
-        while self.output_open.get() && self.copy_output()? {}
+        let deadline = Instant::now() + DRAIN_WITHIN;
+        let mut left = DRAIN_MAX_BYTES;
+        // Whoever kept the other side open may go on writing.
+        while self.output_open.get() && left > 0 && ready_to_read(self.master.as_fd())? {
+            writable(std::io::stdout().as_fd(), deadline)?;
+            self.copy_output()?;
+            left = left.saturating_sub(CHUNK_BYTES);
+        }
         Ok(())
     }
 

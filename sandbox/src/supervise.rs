@@ -29,6 +29,7 @@ pub struct Supervisor {
     cgroup: Option<Cgroup>,
     steps: Vec<Step>,
     has_pid_namespace: bool,
+    dead: bool,
 }
 
 /// The process that started us.
@@ -107,7 +108,7 @@ impl Supervisor {
         steps: Vec<Step>,
         has_pid_namespace: bool,
     ) -> Self {
-        Self { pid, control: Some(control), failure, report, cgroup, steps, has_pid_namespace }
+        Self { pid, control: Some(control), failure, report, cgroup, steps, has_pid_namespace, dead: false }
     }
 
     /// Process 1 of the stage, as we see it.
@@ -127,8 +128,8 @@ impl Supervisor {
     fn send(&mut self, byte: u8) -> Result<(), Errno> {
         match &self.control {
             Some(control) => match write(control, &[byte]) {
-                // It ended by itself meanwhile.
-                Ok(_) | Err(Errno::EPIPE) => Ok(()),
+                // It ended by itself meanwhile, or was stopped and has more signals than it reads.
+                Ok(_) | Err(Errno::EPIPE | Errno::EAGAIN) => Ok(()),
                 Err(errno) => Err(errno),
             },
             None => Ok(()),
@@ -137,22 +138,32 @@ impl Supervisor {
 
     /// Ends a child that was never released.
     pub(crate) fn abandon(mut self) -> Result<(), StepError> {
-        self.control = None;
-        let deadline = Instant::now() + END_WITHIN;
-        while !self.reaped()? {
-            if Instant::now() > deadline {
-                self.kill()?;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.end()?;
         self.remove(true)
     }
 
     /// Waits until the stage has ended and nothing of it is left.
     ///
     /// # Errors
-    /// [`StepError`] if the end cannot be learned or enforced.
+    /// [`StepError`] if the end cannot be learned or enforced; even then everything was tried.
     pub fn wait(mut self, own: &Own, watch: &Watch<'_>) -> Result<Ended, StepError> {
+        let watched = self.watch(own, watch);
+        // Whatever happened: process 1 ends, then what is left in the group, then the copying, so that nobody who
+        // still writes can keep us.
+        self.end()?;
+        let drained = watch.stream.map_or(Ok(()), Stream::drain);
+        let outcome = self.outcome();
+        self.remove(watch.last_stage)?;
+        let terminated = watched?;
+        match drained {
+            // Nobody reads any more, or too much: it is said by the outcome.
+            Ok(()) | Err(Errno::EPIPE | Errno::EFBIG | Errno::ETIMEDOUT) => Ok(Ended { outcome, terminated }),
+            Err(errno) => Err(lost(errno)),
+        }
+    }
+
+    /// Until process 1 is dead; whether we asked for it.
+    fn watch(&mut self, own: &Own, watch: &Watch<'_>) -> Result<bool, StepError> {
         let mut terminated = None::<Instant>;
         let mut killed = None::<Instant>;
         let mut parent = watch.parent.as_ref();
@@ -166,7 +177,7 @@ impl Supervisor {
             };
             let happened = self.poll(own, watch, parent, timeout)?;
             if self.reaped()? {
-                break;
+                return Ok(terminated.is_some());
             }
             let mut ask = None;
             if happened.parent_died {
@@ -174,7 +185,9 @@ impl Supervisor {
                 grace = grace.min(ORPHAN_GRACE);
                 ask = Some(Signal::SIGTERM);
             }
-            if happened.nobody_listens || time_limit.is_some_and(|at| Instant::now() >= at) {
+            // Once: a reader that is gone is reported at each look.
+            let silenced = happened.nobody_listens && terminated.is_none();
+            if silenced || time_limit.is_some_and(|at| Instant::now() >= at) {
                 time_limit = None;
                 ask = Some(Signal::SIGTERM);
             }
@@ -196,20 +209,38 @@ impl Supervisor {
                 self.send(u8::try_from(signal as i32).unwrap_or_default()).map_err(lost)?;
             }
             let now = Instant::now();
-            if killed.is_some_and(|at| now >= at + Duration::from_secs(1)) {
+            match killed {
+                Some(at) if now >= at + END_WITHIN => return Err(lost(Errno::ETIMEDOUT)),
                 // Process 1 did not see the end of file: stopped, or out of memory.
-                self.kill()?;
-            } else if killed.is_none() && terminated.is_some_and(|at| now >= at + grace) {
-                self.control = None;
-                killed = Some(now);
+                Some(at) if now >= at + Duration::from_secs(1) => self.kill()?,
+                Some(_) => {}
+                None if terminated.is_some_and(|at| now >= at + grace) => {
+                    self.control = None;
+                    killed = Some(now);
+                }
+                None => {}
             }
         }
-        if let Some(stream) = watch.stream {
-            stream.drain().map_err(lost)?;
+    }
+
+    /// Ends process 1, if it has not ended, and what is left in the control group.
+    fn end(&mut self) -> Result<(), StepError> {
+        self.control = None;
+        let begin = Instant::now();
+        while !self.reaped()? {
+            if begin.elapsed() > END_WITHIN {
+                return Err(lost(Errno::ETIMEDOUT));
+            }
+            if begin.elapsed() > Duration::from_secs(1) {
+                self.kill()?;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
-        let outcome = self.outcome();
-        self.remove(watch.last_stage)?;
-        Ok(Ended { outcome, terminated: terminated.is_some() })
+        // With a pid namespace all processes are dead by now; without one the group is the way to end them.
+        match &self.cgroup {
+            Some(cgroup) if !self.has_pid_namespace => cgroup.end(END_WITHIN),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Waits for something to happen.
@@ -262,12 +293,16 @@ impl Supervisor {
     }
 
     /// Whether process 1 is dead; then it is reaped.
-    fn reaped(&self) -> Result<bool, StepError> {
-        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => Ok(true),
-            Ok(_) | Err(Errno::EINTR) => Ok(false),
-            Err(errno) => Err(lost(errno)),
+    fn reaped(&mut self) -> Result<bool, StepError> {
+        if self.dead {
+            return Ok(true);
         }
+        self.dead = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => true,
+            Ok(_) | Err(Errno::EINTR) => false,
+            Err(errno) => return Err(lost(errno)),
+        };
+        Ok(self.dead)
     }
 
     /// It is our child and not yet reaped, so its number is still its own.
@@ -292,14 +327,8 @@ impl Supervisor {
         }
     }
 
-    /// With a pid namespace all processes are dead by now; the control group is the first way without one and
-    /// the second with one.
     fn remove(self, last_stage: bool) -> Result<(), StepError> {
-        let Some(cgroup) = self.cgroup else { return Ok(()) };
-        if !self.has_pid_namespace {
-            cgroup.end(END_WITHIN)?;
-        }
-        cgroup.remove(last_stage)
+        self.cgroup.map_or(Ok(()), |cgroup| cgroup.remove(last_stage))
     }
 }
 

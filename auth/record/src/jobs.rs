@@ -154,6 +154,13 @@ impl Jobs {
         Ok(OpenJob { name: name.to_owned(), path, directory, record })
     }
 
+    /// The build directory that a record claims, whatever else stands in it.
+    fn claim(&self, name: &str) -> Option<Claim> {
+        let directory = openat(&self.directory, name, DIRECTORY, Mode::empty()).ok()?;
+        let text = read_file(directory.as_fd(), c"record.json", &self.path(name)).ok()??;
+        serde_json::from_slice(&text).ok()
+    }
+
     /// Names of all records.
     ///
     /// # Errors
@@ -175,18 +182,32 @@ impl Jobs {
     }
 }
 
+/// What every version of a record has.
+#[derive(serde::Deserialize)]
+struct Claim {
+    slot_key: SlotKey,
+    slot: u32,
+}
+
 impl Slots<'_> {
-    /// The lowest number that no open record with the same key holds. A record that cannot be read holds none: its
-    /// job cannot run either.
+    /// The lowest number that no open record with the same key holds.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the directory cannot be listed.
+    /// [`RecordError`] if the directory cannot be listed or one of the records cannot be read.
     pub fn lowest(&self, key: &SlotKey) -> Result<u32, RecordError> {
         let mut used = Vec::new();
         for name in self.jobs.names()? {
             match self.jobs.find(&name) {
                 Ok(job) if job.record.slot_key == *key => used.push(job.record.slot),
-                Ok(_) | Err(_) => {}
+                // Cleaned up meanwhile.
+                Ok(_) | Err(RecordError::Missing(_)) => {}
+                // Of another version, or damaged: what it claims still counts, as far as it can be read.
+                Err(RecordError::Format { .. } | RecordError::Damaged { .. }) => {
+                    used.extend(
+                        self.jobs.claim(&name).filter(|claim| claim.slot_key == *key).map(|claim| claim.slot),
+                    );
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok((0..).find(|slot| !used.contains(slot)).unwrap_or_default())

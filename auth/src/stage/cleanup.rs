@@ -52,15 +52,19 @@ fn finish(
     level: Level,
     state: &std::path::Path,
 ) -> Result<(), StageError> {
-    // No stage starts any more.
-    job.mark_closing()?;
     let record = job.record();
     let same_boot = record.boot_id == boot_id().context("could not read the boot id")?;
     // What fails is told at the end: each step is done whatever became of the one before.
     let mut trouble = Vec::new();
     let mut attempt = |result: Result<(), StageError>| trouble.extend(result.err());
+    // No stage starts any more. (On a full disk one could; the rest is done all the same.)
+    attempt(job.mark_closing().map_err(StageError::from));
     if same_boot {
-        if let Some(running) = job.running()? {
+        let running = job.running().unwrap_or_else(|error| {
+            attempt(Err(error.into()));
+            None
+        });
+        if let Some(running) = running {
             // The supervisor first: it would take the end of its child for the job's. Its death is end of file for
             // process 1, which ends the stage; not waited for in vain.
             attempt(end(running.supervisor).map_err(StageError::Broken));

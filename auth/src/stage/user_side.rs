@@ -1,8 +1,8 @@
 //! What `prepare`, `run` and `cleanup` have in common: the record, and `jacamar STAGE` as the user.
 
 use std::ffi::CString;
-use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +21,10 @@ use nix::unistd::{getppid, pipe2};
 
 use crate::helper::{blank, sealed};
 use crate::stage::StageError;
+
+/// The user can stop his own processes, and his file server need not answer.
+const CLEANUP_WITHIN: Duration = Duration::from_secs(60);
+const PREPARE_WITHIN: Duration = Duration::from_secs(300);
 
 /// State directory at this level.
 pub(crate) fn state(level: Level) -> anyhow::Result<PathBuf> {
@@ -127,7 +131,7 @@ pub(crate) fn run_as_user(
     let container = sealed(&[&frame::encode(request).map_err(anyhow::Error::from)?, script])?;
     let pipe = || pipe2(OFlag::O_CLOEXEC).context("could not make a pipe");
     let (output, errors) = (pipe()?, pipe()?);
-    let mut reported = blank(stage_report::REPORT_BYTES)?;
+    let reported = blank(stage_report::REPORT_BYTES)?;
     let report = reported.try_clone().context("could not copy a descriptor")?.into();
     let program = CString::new(record.jacamar_path.as_str()).map_err(anyhow::Error::from)?;
     let word = match stage {
@@ -170,17 +174,19 @@ pub(crate) fn run_as_user(
         kill_timeout: Duration::from_millis(record.kill_timeout_ms),
         parent,
         stream: Some(&output as &dyn Stream),
-        time_limit: None,
+        time_limit: match stage {
+            Stage::Cleanup => Some(CLEANUP_WITHIN),
+            Stage::Prepare => Some(PREPARE_WITHIN),
+            Stage::Config | Stage::Run(_) | Stage::Exec => None,
+        },
         last_stage: false,
     };
     let ended = supervisor.wait(own, &watch).map_err(anyhow::Error::from)?;
     job.clear_running()?;
     // The user's word, believed only where the exit code agrees; a report that cannot be read is none.
-    let mut report = Vec::new();
-    reported
-        .rewind()
-        .and_then(|()| reported.read_to_end(&mut report))
-        .context("could not read the report")?;
+    // At a fixed place: the offset is shared with the user's side, which could move it for ever.
+    let mut report = vec![0; stage_report::REPORT_BYTES];
+    reported.read_exact_at(&mut report, 0).context("could not read the report")?;
     let report = frame::decode::<StageReport>(&report).ok();
     Ok(UserSide { ended, report })
 }

@@ -295,7 +295,13 @@ const KEYS: &[Key] = &[
     built(A, "allow_bot_accounts", Switch, Off, "accept GitLab's bots and service accounts"),
     built(A, "enforce_nologin", Switch, Off, "refuse jobs while /etc/nologin or /var/run/nologin is there"),
     built(A, "no_new_privs", Switch, Off, "set PR_SET_NO_NEW_PRIVS: setuid helpers have no effect in jobs"),
-    built(A, "max_env_chars", Number, Fallback::Number(10_000), "longest job variable that a setting names, in bytes"),
+    built(
+        A,
+        "max_env_chars",
+        Number,
+        Fallback::Number(10_000),
+        "longest job variable that a setting names, in bytes",
+    ),
     later(RUNAS, A, "lists_pre_validation", Switch, Off, "judge the lists before the RunAs script too"),
     later(
         "directories that root makes",
