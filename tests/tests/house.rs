@@ -87,7 +87,7 @@ const LINES_MAX: usize = 500;
 const LONGER: [(&str, &str); 0] = [];
 
 /// Homes of invented accounts; any other is one of the machine on which somebody wrote the line.
-const SCRATCH_HOMES: [&str; 7] = ["alice", "ci1", "grün", "u/", "u\"", "\\nx", "{"];
+const SCRATCH_HOMES: [&str; 8] = ["alice", "ci1", "ci2", "grün", "u/", "u\"", "\\nx", "{"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")

@@ -1,7 +1,7 @@
 //! A configuration that is wrong, or that others could have written: the administrator reads the message in the job log.
 
 use std::fs;
-use std::os::unix::fs::{chown, symlink};
+use std::os::unix::fs::{DirBuilderExt, chown, symlink};
 
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
@@ -129,7 +129,10 @@ fn directories_are_canonical_and_the_users() {
 fn directories_that_the_user_cannot_use_are_refused() {
     enter();
     let home = format!("/home/{CI1}");
-    for (target, link) in [("/home/ci2", "to-another"), ("/root/x", "to-root"), ("/no/such", "to-nowhere")] {
+    let closed = "/srv/testbed/e2e-closed";
+    fs::DirBuilder::new().mode(0o700).create(closed).expect("root");
+    let to_root = format!("{closed}/x");
+    for (target, link) in [("/home/ci2", "to-another"), (&*to_root, "to-root"), ("/no/such", "to-nowhere")] {
         symlink(target, format!("{home}/{link}")).expect("root");
         let place = with_data_dir(&format!("$HOME/{link}"));
         let ran = Direct::new(&place, &place.gitlab.admit(place.small(["true"]))).config();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testbed::host::{Process, with_descendants};
+use testbed::host::{Process, Started, with_descendants};
 use testbed::runner::{Exit, JobResult, Running, State, Version};
 
 use crate::direct::Direct;
@@ -57,6 +57,19 @@ fn other_ends_of_a_script() {
         let code = if line.starts_with("false") { 1 } else { code };
         assert_eq!(told(&result), (Some(State::Failed), Some("script_failure"), Some(code)), "{line}: {log}");
     }
+}
+
+/// The supervisor asks whether process 1 is dead, and then reads its signals: what comes between must not be lost.
+#[test]
+fn an_end_between_two_looks_is_seen() {
+    let place = Place::usual();
+    let direct = Direct::new(&place, &place.gitlab.admit(place.small(["true"]))).prepared();
+    let words = direct.script("exec >&- 2>&-; sleep 0.3; exit 3\n");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let slow = ["strace", "-o", "/dev/null", "-e", "inject=wait4:delay_exit=500ms"];
+    let ran = Started::new(direct.command_under(&slow, &words)).finish_within(Duration::from_secs(20));
+    assert_eq!((ran.code, direct.exit_code_file().as_deref()), (1, Some("3\n")), "{ran}");
+    assert_eq!(direct.cleanup().code, 0);
 }
 
 /// Starts a job and waits for a line of its script; the processes of that stage.

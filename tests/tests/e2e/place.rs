@@ -133,9 +133,14 @@ impl Place {
     pub(crate) fn configuration(&self) -> String {
         let Setup { profile, general, downscope, auth, .. } = &self.setup;
         let url = self.gitlab.url();
+        // Records of the user level are apart from root's, so two jobs would take the same build directory.
+        let data_dir = match *downscope {
+            "none" => format!("$HOME/{}", self.directory.file_name().unwrap_or_default().display()),
+            _ => "$HOME".to_owned(),
+        };
         let profile = profile.map(|name| format!("[sandbox]\nprofile = \"{name}\"\n")).unwrap_or_default();
         format!(
-            "[general]\nexecutor = \"shell\"\ndata_dir = \"$HOME\"\ngitlab_server = \"{url}\"\n\
+            "[general]\nexecutor = \"shell\"\ndata_dir = \"{data_dir}\"\ngitlab_server = \"{url}\"\n\
              jwt_env_variable = \"SITE_ID_TOKEN\"\nsupport_contact = \"support@hpc.example.com\"\n{general}\n\
              [auth]\ndownscope = \"{downscope}\"\njwt_required_aud = \"{url}\"\n{auth}\n\
              [auth.logging]\nlocation = \"{}\"\n{profile}",
