@@ -1,7 +1,7 @@
 //! A launch that fails leaves neither a control group nor a directory.
 
 use jacamar_plan::Level;
-use testbed::host::{Host, Place, RUNNER, STATE, Start, Started, Surroundings};
+use testbed::host::{Host, Place, RUNNER, Start, Started, Surroundings};
 
 /// strace makes one call of the supervisor fail, as the kernel may.
 #[test]
@@ -10,12 +10,12 @@ fn a_launch_that_fails_leaves_nothing() {
     let place = Place { host: &host, level: Level::Root, surroundings: Surroundings::AsItIs };
     // The account of the runner, for no other test runs a job as it.
     let find = format!(
-        "ls -A {STATE}/root/tmp; find /sys/fs/cgroup -type d -name 'jacamar-u{}*'",
+        "ls -A /var/lib/jacamar/tmp; find /sys/fs/cgroup -type d -name 'jacamar-u{}*'",
         host.accounts().get(RUNNER).uid
     );
     // Told at the end, and swept, so that one does not hide the next.
     let sweep = format!(
-        "rm -rf {STATE}/root/tmp/*; find /sys/fs/cgroup -depth -type d -path '*/jacamar-u{}*' -exec rmdir {{}} +",
+        "rm -rf /var/lib/jacamar/tmp/*; find /sys/fs/cgroup -depth -type d -path '*/jacamar-u{}*' -exec rmdir {{}} +",
         host.accounts().get(RUNNER).uid
     );
     let mut failures = Vec::new();
