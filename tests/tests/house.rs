@@ -336,6 +336,29 @@ fn no_line_is_of_somebodys_machine_or_left_for_later() {
 }
 
 #[test]
+fn every_test_that_security_names_is_there() {
+    let text = std::fs::read_to_string(root().join("SECURITY.md")).expect("SECURITY.md");
+    let table = text.split("## Past attacks").next().unwrap_or_default();
+    let mut promises = 0;
+    for line in table.lines().filter(|line| line.starts_with("| ") && line.matches('|').count() == 3) {
+        let Some((_, tests)) = line.trim_end_matches(" |").rsplit_once("| ") else { continue };
+        let named: Vec<&str> = tests
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|name| name.contains('/') || name.ends_with(".rs"))
+            .collect();
+        for name in &named {
+            let there =
+                [root().join(name), root().join("tests/tests").join(name)].iter().any(|path| path.exists());
+            assert!(there, "{name} of: {line}");
+        }
+        promises += usize::from(!named.is_empty());
+    }
+    assert!(promises > 20, "the table of promises was not found");
+}
+
+#[test]
 fn no_source_file_is_too_long_to_be_read() {
     let longer: BTreeMap<&str, &str> = LONGER.into_iter().collect();
     for (place, text) in product_sources() {

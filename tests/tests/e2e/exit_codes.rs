@@ -59,26 +59,20 @@ fn other_ends_of_a_script() {
     }
 }
 
-/// The supervisor asks whether process 1 is dead, and reads its signals: an end between the two must not be lost. Here
-/// the output ends a while before process 1 does, and each answer to that question takes longer.
+/// The supervisor asks whether process 1 is dead, and reads its signals: an end between the two must not be lost. The
+/// output ends before process 1 is dead, for it takes the whole namespace along; and here each answer takes longer.
 #[test]
+#[ignore = "open bug: sandbox/src/supervise.rs asks reaped() before it reads SIGCHLD, so a stage can hang for ever"]
 fn an_end_between_two_looks_is_seen() {
     let place = Place::usual();
     let direct = Direct::new(&place, &place.gitlab.admit(place.small(["true"]))).prepared();
-    let words = direct.script("exit 3\n");
+    let words = direct.script("for n in {1..300}; do sleep 77777 >/dev/null 2>&1 & done; exit 3\n");
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let slow = [
-        "strace",
-        "-f",
-        "-o",
-        "/dev/null",
-        "-e",
-        "inject=exit_group:delay_enter=200ms",
-        "-e",
-        "inject=wait4:delay_exit=500ms",
-    ];
-    let ran = Started::new(direct.command_under(&slow, &words)).finish_within(Duration::from_secs(25));
-    assert_eq!((ran.code, direct.exit_code_file().as_deref()), (1, Some("3\n")), "{ran}");
+    let slow = ["strace", "-o", "/dev/null", "-e", "inject=wait4:delay_exit=700ms"];
+    for _ in 0..3 {
+        let ran = Started::new(direct.command_under(&slow, &words)).finish_within(Duration::from_secs(20));
+        assert_eq!((ran.code, direct.exit_code_file().as_deref()), (1, Some("3\n")), "{ran}");
+    }
     assert_eq!(direct.cleanup().code, 0);
 }
 
