@@ -176,9 +176,6 @@ impl Supervisor {
                 (None, None) => time_limit,
             };
             let happened = self.poll(own, watch, parent, timeout)?;
-            if self.reaped()? {
-                return Ok(terminated.is_some());
-            }
             let mut ask = None;
             if happened.parent_died {
                 parent = None;
@@ -203,6 +200,10 @@ impl Supervisor {
                     }
                     Ok(_) | Err(_) => {}
                 }
+            }
+            // After the signals were read: a SIGCHLD that came in between would be the last event.
+            if self.reaped()? {
+                return Ok(terminated.is_some());
             }
             if let Some(signal) = ask {
                 terminated.get_or_insert_with(Instant::now);

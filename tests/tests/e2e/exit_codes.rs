@@ -62,7 +62,6 @@ fn other_ends_of_a_script() {
 /// The supervisor asks whether process 1 is dead, and reads its signals: an end between the two must not be lost. The
 /// output ends before process 1 is dead, for it takes the whole namespace along; and here each answer takes longer.
 #[test]
-#[ignore = "open bug: sandbox/src/supervise.rs asks reaped() before it reads SIGCHLD, so a stage can hang for ever"]
 fn an_end_between_two_looks_is_seen() {
     let place = Place::usual();
     let direct = Direct::new(&place, &place.gitlab.admit(place.small(["true"]))).prepared();
