@@ -98,7 +98,7 @@ fn watch(pipes: &Pipes, command: Pid, init: Init) -> Result<i32, Errno> {
     }
 }
 
-/// Signals every process of the namespace, or the command's session where there is no namespace.
+/// Signals every process of the namespace, or the command's process group where there is no namespace.
 fn signal(command: Pid, init: Init, signal: Signal) -> Result<(), Errno> {
     let whom = match init {
         // All but ourselves: kill(2).
