@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use jacamar_plan::{Account, Directories, Grant, Host, Job, Level, Outcome, Profile, Refusal, Site, Stage};
-use jacamar_sandbox::{Collect, Command, Own, Stdio, Stream, Terms, Watch};
+use jacamar_sandbox::{Collect, Command, Ended, Own, Stdio, Stream, Terms, Watch};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::unistd::pipe2;
 
@@ -27,19 +27,6 @@ pub(crate) struct Helpers<'a> {
     pub(crate) program: &'a Path,
     pub(crate) job_id: &'a str,
     account: Account,
-}
-
-/// What one helper gets.
-pub(crate) struct Task<'a> {
-    /// Sub-command of `jacamar`.
-    pub(crate) word: &'static str,
-    pub(crate) profile: &'a Profile,
-    /// Descriptor 0.
-    pub(crate) request: OwnedFd,
-    /// Descriptors from 3 on.
-    pub(crate) more: Vec<OwnedFd>,
-    pub(crate) time_limit: Duration,
-    pub(crate) answer_max_bytes: usize,
 }
 
 impl<'a> Helpers<'a> {
@@ -75,56 +62,33 @@ impl<'a> Helpers<'a> {
     }
 
     /// Runs a helper; what it wrote on descriptor 1. Its exit code says nothing: the answer does.
-    pub(crate) fn run(&self, task: Task<'_>) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn run(&self, profile: &Profile, task: Task) -> anyhow::Result<Vec<u8>> {
         let word = task.word;
-        self.run_inner(task).with_context(|| format!("could not run jacamar {word}"))
+        self.run_inner(profile, task).with_context(|| format!("could not run jacamar {word}"))
     }
 
-    fn run_inner(&self, task: Task<'_>) -> anyhow::Result<Vec<u8>> {
-        let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).context("could not make a pipe")?;
-        let messages =
-            std::io::stderr().as_fd().try_clone_to_owned().context("could not pass descriptor 2 on")?;
-        let mut descriptors = vec![task.request, write_end, messages];
-        descriptors.extend(task.more);
-        let path = CString::new(self.program.as_os_str().as_encoded_bytes())?;
-        let command = Command {
-            paths: vec![path.clone()],
-            arguments: vec![path, CString::new(task.word)?],
-            // The name service and TLS read nothing from it.
-            environment: vec![CString::new("PATH=/usr/bin:/bin")?],
-            stdio: Stdio::Descriptors(descriptors),
-        };
+    fn run_inner(&self, profile: &Profile, task: Task) -> anyhow::Result<Vec<u8>> {
         let grant =
             Grant { account: self.account.clone(), claims_digest: String::new(), rule: "own process".into() };
         // It has no directories of its own, and ssh is not its business.
         let host = Host { ssh_config_files: false, ..self.host.clone() };
-        let unused = || "/".to_owned();
-        let directories = Directories { tmp: unused(), var_tmp: unused(), ssh_config: unused() };
-        let job =
-            Job { id: format!("{}-{}", self.job_id, task.word), directories, working_directory: unused() };
+        let job = job_without_directories(format!("{}-{}", self.job_id, task.word));
         let terms = Terms {
             grant: &grant,
-            profile: task.profile,
+            profile,
             site: &Site::default(),
             host: &host,
             job: &job,
             stage: &Stage::Config,
         };
-        let supervisor = terms.start(command, self.own)?;
-        let answer = Collect::new(read_end, task.answer_max_bytes).context("could not read its answer")?;
-        let watch = Watch {
-            kill_timeout: KILL_TIMEOUT,
-            parent: None,
-            stream: Some(&answer as &dyn Stream),
-            time_limit: Some(task.time_limit),
-            last_stage: true,
-        };
-        let ended = supervisor.wait(self.own, &watch)?;
-        let answer = answer.into_bytes();
+        let time_limit = task.time_limit;
+        // The name service and TLS read nothing from it.
+        let environment = vec![CString::new("PATH=/usr/bin:/bin")?];
+        let Answered { ended, answer } = task.run(self.own, self.program, environment, &terms)?;
         match ended.outcome {
             Outcome::Broken(error) => Err(error.into()),
             Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) if ended.terminated => {
-                bail!("it did not answer within {} s, or said too much", task.time_limit.as_secs())
+                bail!("it did not answer within {} s, or said too much", time_limit.as_secs())
             }
             Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) if !answer.is_empty() => {
                 Ok(answer)
@@ -134,6 +98,66 @@ impl<'a> Helpers<'a> {
             Outcome::Refused(refusal) => Err(refusal.into()),
         }
     }
+}
+
+/// One request to a sub-command of `jacamar`, which answers on descriptor 1.
+pub(crate) struct Task {
+    /// Sub-command of `jacamar`.
+    pub(crate) word: &'static str,
+    /// Descriptor 0.
+    pub(crate) request: OwnedFd,
+    /// Descriptors from 3 on.
+    pub(crate) more: Vec<OwnedFd>,
+    pub(crate) time_limit: Duration,
+    pub(crate) answer_max_bytes: usize,
+}
+
+/// How it ended, and what it wrote on descriptor 1.
+pub(crate) struct Answered {
+    pub(crate) ended: Ended,
+    pub(crate) answer: Vec<u8>,
+}
+
+impl Task {
+    /// Runs it to its end on these terms.
+    pub(crate) fn run(
+        self,
+        own: &Own,
+        program: &Path,
+        environment: Vec<CString>,
+        terms: &Terms<'_>,
+    ) -> anyhow::Result<Answered> {
+        let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).context("could not make a pipe")?;
+        let messages =
+            std::io::stderr().as_fd().try_clone_to_owned().context("could not pass descriptor 2 on")?;
+        let mut descriptors = vec![self.request, write_end, messages];
+        descriptors.extend(self.more);
+        let path = CString::new(program.as_os_str().as_encoded_bytes())?;
+        let command = Command {
+            paths: vec![path.clone()],
+            arguments: vec![path, CString::new(self.word)?],
+            environment,
+            stdio: Stdio::Descriptors(descriptors),
+        };
+        let supervisor = terms.start(command, own)?;
+        let answer = Collect::new(read_end, self.answer_max_bytes).context("could not read its answer")?;
+        let watch = Watch {
+            kill_timeout: KILL_TIMEOUT,
+            parent: None,
+            stream: Some(&answer as &dyn Stream),
+            time_limit: Some(self.time_limit),
+            last_stage: true,
+        };
+        let ended = supervisor.wait(own, &watch)?;
+        Ok(Answered { ended, answer: answer.into_bytes() })
+    }
+}
+
+/// A job whose private directories are not used.
+pub(crate) fn job_without_directories(id: String) -> Job {
+    let unused = || "/".to_owned();
+    let directories = Directories { tmp: unused(), var_tmp: unused(), ssh_config: unused() };
+    Job { id, directories, working_directory: unused() }
 }
 
 /// A sealed memfd with these bytes, at its beginning: nobody can change what was handed over.

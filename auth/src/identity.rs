@@ -85,14 +85,16 @@ fn verify(
     keys: &[u8],
 ) -> anyhow::Result<VerifyAnswer> {
     let profile = own_profile(OwnProcess::Verify)?;
-    let answer = helpers.run(Task {
-        word: "verify",
-        profile: &profile,
-        request: sealed(&[&frame::encode(request)?])?,
-        more: vec![read_response(response)?, sealed(&[keys])?],
-        time_limit: VERIFY_LIMIT,
-        answer_max_bytes: frame::HEADER_BYTES + frame::PAYLOAD_MAX_BYTES,
-    })?;
+    let answer = helpers.run(
+        &profile,
+        Task {
+            word: "verify",
+            request: sealed(&[&frame::encode(request)?])?,
+            more: vec![read_response(response)?, sealed(&[keys])?],
+            time_limit: VERIFY_LIMIT,
+            answer_max_bytes: frame::HEADER_BYTES + frame::PAYLOAD_MAX_BYTES,
+        },
+    )?;
     VerifyAnswer::decode(&answer).context("the answer of jacamar verify cannot be read")
 }
 
@@ -140,15 +142,17 @@ fn fetch(
         }
     };
     let profile = own_profile(OwnProcess::Keys).map_err(anyhow::Error::from)?;
-    let answer = helpers.run(Task {
-        word: "keys",
-        profile: &profile,
-        request: sealed(&[&frame::encode(&request).map_err(anyhow::Error::from)?])?,
-        more,
-        // Its own limit comes first, with better words; on a busy host by seconds.
-        time_limit: FETCH_LIMIT + Duration::from_secs(5),
-        answer_max_bytes: keys::ANSWER_MAX_BYTES,
-    })?;
+    let answer = helpers.run(
+        &profile,
+        Task {
+            word: "keys",
+            request: sealed(&[&frame::encode(&request).map_err(anyhow::Error::from)?])?,
+            more,
+            // Its own limit comes first, with better words; on a busy host by seconds.
+            time_limit: FETCH_LIMIT + Duration::from_secs(5),
+            answer_max_bytes: keys::ANSWER_MAX_BYTES,
+        },
+    )?;
     match KeysAnswer::decode(&answer).context("the answer of jacamar keys cannot be read")? {
         KeysAnswer::Fetched(bytes) => {
             cache.write(bytes)?;

@@ -1,7 +1,5 @@
 //! Directories of a job, resolved by a child that has become the user: a home may be closed to root.
 
-use std::ffi::CString;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,12 +7,10 @@ use anyhow::{Context, anyhow};
 use jacamar_contract::frame;
 use jacamar_contract::resolve::{self, ResolveAnswer, ResolveRequest};
 use jacamar_plan::{Directories, Grant, Host, Job, Outcome, Profile, Site, Stage, Without};
-use jacamar_sandbox::{Collect, Command, Own, Stdio, Stream, Terms, Watch};
+use jacamar_sandbox::{Own, Terms};
 use jacamar_site::config::Settings;
-use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
 
-use crate::helper::sealed;
+use crate::helper::{Answered, Task, job_without_directories, sealed};
 use crate::stage::StageError;
 
 /// A path on a file server that does not answer.
@@ -69,24 +65,20 @@ pub(crate) fn directories(question: &Question<'_>) -> Result<Resolved, StageErro
 }
 
 fn ask(question: &Question<'_>, request: &ResolveRequest) -> Result<Vec<u8>, StageError> {
-    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).context("could not make a pipe")?;
-    let messages =
-        std::io::stderr().as_fd().try_clone_to_owned().context("could not pass descriptor 2 on")?;
-    let path = CString::new(question.program.as_os_str().as_encoded_bytes()).map_err(anyhow::Error::from)?;
     let frame = frame::encode(request).map_err(anyhow::Error::from)?;
-    let command = Command {
-        paths: vec![path.clone()],
-        arguments: vec![path, c"resolve".to_owned()],
-        environment: Vec::new(),
-        stdio: Stdio::Descriptors(vec![sealed(&[&frame])?, write_end, messages]),
+    let task = Task {
+        word: "resolve",
+        request: sealed(&[&frame])?,
+        more: Vec::new(),
+        time_limit: RESOLVE_LIMIT,
+        answer_max_bytes: resolve::ANSWER_MAX_BYTES,
     };
     // The job's own view, but not its private directories, which do not exist yet: a data_dir below /tmp is refused
     // by the view of the stages.
     let mut profile = question.profile.clone();
     profile.settings.private_tmp = None;
     let host = Host { ssh_config_files: false, ..question.host.clone() };
-    let job =
-        Job { id: question.job_id.to_owned(), directories: no_directories(), working_directory: "/".into() };
+    let job = job_without_directories(question.job_id.to_owned());
     let terms = Terms {
         grant: question.grant,
         profile: &profile,
@@ -95,16 +87,7 @@ fn ask(question: &Question<'_>, request: &ResolveRequest) -> Result<Vec<u8>, Sta
         job: &job,
         stage: &Stage::Config,
     };
-    let supervisor = terms.start(command, question.own)?;
-    let answer = Collect::new(read_end, resolve::ANSWER_MAX_BYTES).context("could not read its answer")?;
-    let watch = Watch {
-        kill_timeout: Duration::from_millis(100),
-        parent: None,
-        stream: Some(&answer as &dyn Stream),
-        time_limit: Some(RESOLVE_LIMIT),
-        last_stage: true,
-    };
-    let ended = supervisor.wait(question.own, &watch).map_err(anyhow::Error::from)?;
+    let Answered { ended, answer } = task.run(question.own, question.program, Vec::new(), &terms)?;
     if ended.terminated {
         return Err(StageError::Broken(anyhow!(
             "the directories of {} could not be resolved within {} s: a file server may not answer",
@@ -114,13 +97,8 @@ fn ask(question: &Question<'_>, request: &ResolveRequest) -> Result<Vec<u8>, Sta
     }
     match ended.outcome {
         Outcome::Broken(error) => Err(StageError::Broken(error.into())),
-        Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) => Ok(answer.into_bytes()),
+        Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) => Ok(answer),
     }
-}
-
-fn no_directories() -> Directories {
-    let unused = || "/".to_owned();
-    Directories { tmp: unused(), var_tmp: unused(), ssh_config: unused() }
 }
 
 /// Whether the plans of later stages can be made: what this host cannot give is refused before anything happened. What
