@@ -1,4 +1,5 @@
-//! Processes of ours that handle what strangers wrote, as the account `jacamar-verify`, in the sandbox.
+//! Sub-commands of `jacamar` that answer one request, in the sandbox. The helpers, which handle what strangers wrote,
+//! run as the account `jacamar-verify`.
 
 use std::ffi::CString;
 use std::fs::File;

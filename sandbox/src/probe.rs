@@ -343,6 +343,7 @@ fn usable(path: &str) -> Result<(), String> {
 /// In a group that holds processes (our own, at the levels below root) none can be enabled any more ("no internal
 /// processes", `admin-guide/cgroup-v2.rst`): there only those count that are enabled already.
 fn controllers_below(node: &str) -> Vec<String> {
+    // A file that cannot be read offers no controller, and a limit that needs one is then refused or told.
     let read = |path: String| std::fs::read_to_string(path).ok();
     let occupied = read(format!("{node}/cgroup.procs")).is_some_and(|procs| !procs.is_empty());
     let own = if occupied { "cgroup.subtree_control" } else { "cgroup.controllers" };

@@ -21,6 +21,7 @@ pub fn current() -> Result<Account, NssError> {
     groups.push(gid.as_raw());
     groups.sort_unstable();
     groups.dedup();
+    // A path that is not text counts as none: "/" and /bin/sh below, as for a uid without an entry.
     let text = |path: std::path::PathBuf| path.into_os_string().into_string().ok();
     let (name, home, shell) = match entry {
         Some(user) => (user.name, text(user.dir), text(user.shell)),

@@ -251,6 +251,7 @@ fn is_default(default: Fallback, value: &DeValue<'_>) -> bool {
             .and_then(|found| u32::from_str_radix(found.as_str(), found.radix()).ok())
             .is_some_and(|found| found == number),
         Fallback::Duration(text) => {
+            // The default can be read; a value that cannot is another.
             let length = |text: &str| parse_duration(text, FOREVER).ok();
             value.as_str().is_some_and(|found| length(found) == length(text))
         }
