@@ -26,7 +26,7 @@ pub(crate) fn exec(
     let session = session(level, user, profile)?;
     let words = Words::new(command, environment(&session.grant.account, terminal))
         .context("the command cannot be passed on")?;
-    Ok(session.run(own, words, terminal)?)
+    Ok(session.run(own, &words, terminal)?)
 }
 
 /// Prints the plan; exit code 0.

@@ -15,7 +15,7 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) fn exec(own: &Own, profile: &str, terminal: bool, command: &[OsString]) -> anyhow::Result<u8> {
     let words = Words::new(command, std::env::vars_os())
         .context("the command or its environment cannot be passed on")?;
-    Ok(session(profile)?.run(own, words, terminal)?)
+    Ok(session(profile)?.run(own, &words, terminal)?)
 }
 
 /// Prints the plan; exit code 0.

@@ -24,7 +24,7 @@ pub(crate) struct Script {
     pub(crate) steps: Vec<Step>,
     /// For each step its paths and options as C strings.
     pub(crate) texts: Vec<Vec<CString>>,
-    pub(crate) filters: Vec<Vec<Instruction>>,
+    pub(crate) filter: Option<Vec<Instruction>>,
     pub(crate) image: Image,
     pub(crate) stdio: Stdio,
     pub(crate) identity: Identity,
@@ -32,7 +32,7 @@ pub(crate) struct Script {
     pub(crate) init: Init,
     pub(crate) core: (rlim_t, rlim_t),
     pub(crate) umask: Mode,
-    /// Uids of the supervisor.
+    /// Uids of the supervisor, and root's.
     pub(crate) no_way_back: Vec<u32>,
     /// Opened sources of binds; room for all of them.
     pub(crate) sources: Vec<OwnedFd>,
@@ -229,7 +229,7 @@ impl Child<'_, Proved> {
         let (execute, init) = (self.at, self.script.init);
         let at = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         let script = &*self.script;
-        let command = jacamar_kernel::clone(0, || {
+        let command = jacamar_kernel::clone_until_exec(|| {
             let errno = become_command(script);
             report(pipes, Failure { at: at(execute), errno: errno as i32 })
         });

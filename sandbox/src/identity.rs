@@ -98,8 +98,8 @@ impl<'a> Child<'a, Become> {
             self.plain(&Step::NoNewPrivileges, nix::sys::prctl::set_no_new_privs)?;
         }
         if let Step::Filter { .. } = self.step()? {
-            let loaded =
-                self.script.filters.iter().try_for_each(|program| jacamar_kernel::load_filter(program));
+            let program = self.script.filter.as_deref().ok_or_else(|| self.disorder())?;
+            let loaded = jacamar_kernel::load_filter(program);
             self.done(loaded)?;
         }
         self.plain(&Step::DropCapabilities, || capset(Capabilities::default()))?;
@@ -148,7 +148,7 @@ impl<'a> Child<'a, Confined> {
             return Err(Errno::EBADMSG);
         }
         // These must fail; success would be the way back, so the child ends.
-        for other in self.script.no_way_back.iter().copied().chain([0]).filter(|other| *other != uid) {
+        for other in self.script.no_way_back.iter().copied().filter(|other| *other != uid) {
             let ways =
                 [set_resuid(None, Some(other), None), set_resuid(Some(other), Some(other), Some(other))];
             if ways.iter().chain([&jacamar_kernel::set_uid(other)]).any(Result::is_ok) {

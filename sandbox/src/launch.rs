@@ -1,5 +1,6 @@
 //! The supervisor's side: prepare everything that can fail, contain, clone once, release.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -110,10 +111,7 @@ impl Launch<Prepared> {
     /// [`LaunchError`]: nothing has happened.
     pub fn prepare(plan: CheckedPlan, command: Command, own: &Own) -> Result<Self, LaunchError> {
         let data = plan.plan();
-        let filters = match &data.confine.filter {
-            Some(filter) => compile(filter)?,
-            None => Vec::new(),
-        };
+        let filter = data.confine.filter.as_ref().map(compile).transpose()?;
         let steps = data.child_steps();
         let texts = steps.iter().map(texts).collect::<Result<Vec<_>, _>>()?;
         let sources = steps.iter().filter(|step| matches!(step, Step::OpenSource { .. })).count();
@@ -122,10 +120,11 @@ impl Launch<Prepared> {
             Identity::Own { .. } => 0,
         };
         let uids = own_uids().map_err(|errno| LaunchError::Own { what: "read our own ids", errno })?;
+        let no_way_back: BTreeSet<u32> = uids.into_iter().chain([0]).collect();
         let script = Script {
             steps,
             texts,
-            filters,
+            filter,
             image: Image::new(command.paths, command.arguments, command.environment),
             stdio: command
                 .stdio
@@ -136,7 +135,7 @@ impl Launch<Prepared> {
             init: data.execute.init,
             core: own.core,
             umask: own.umask,
-            no_way_back: uids.to_vec(),
+            no_way_back: no_way_back.into_iter().collect(),
             sources: Vec::with_capacity(sources),
             groups: vec![0; groups + 1],
         };

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -11,11 +13,14 @@ use jacamar_plan::{
     Presence,
 };
 use nix::fcntl::{OFlag, open};
+use nix::sys::prctl::get_no_new_privs;
 use nix::sys::stat::Mode;
+use nix::sys::sysinfo::sysinfo;
+use nix::sys::utsname::uname;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{AccessFlags, access};
+use procfs::ProcError;
 use procfs::process::{MountInfo, Process};
-use procfs::{Current, ProcError};
 
 /// Which control groups the site wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,26 +58,43 @@ const DIRECTORIES: [&str; 9] =
 /// # Errors
 /// [`ProbeError`] if /proc does not answer; what the host lacks is a fact, not an error.
 pub fn probe(level: Level, choice: &CgroupChoice, more: &[String]) -> Result<Host, ProbeError> {
-    let me = Process::myself()?;
+    let tried = try_namespaces(level)?;
+    facts(level, choice, more, tried)
+}
+
+/// As [`probe`], but the namespaces are presumed: making them twice is a quarter of what a command costs. Only for who
+/// launches at once and, where that fails, asks with [`probe`] and plans again: [`crate::Session::run`].
+///
+/// # Errors
+/// As [`probe`].
+pub(crate) fn presume(level: Level, choice: &CgroupChoice, more: &[String]) -> Result<Host, ProbeError> {
+    facts(level, choice, more, TriedNamespaces::PRESUMED)
+}
+
+fn facts(
+    level: Level,
+    choice: &CgroupChoice,
+    more: &[String],
+    tried: TriedNamespaces,
+) -> Result<Host, ProbeError> {
     let mounts = mounts()?;
-    let status = me.status()?;
-    let (user_namespaces, namespaces, own_proc) = namespaces(level)?;
     let directories = directories(more);
-    let meminfo = procfs::Meminfo::current()?;
+    let call = |what, errno| ProbeError::Call { what, errno };
+    let kernel = uname().map_err(|errno| call("read the kernel's name", errno))?;
+    let memory = sysinfo().map_err(|errno| call("read the size of the memory", errno))?.ram_total();
+    let no_new_privs = get_no_new_privs().map_err(|errno| call("read no_new_privs", errno))?;
     Ok(Host {
-        release: procfs::sys::kernel::Version::current()
-            .map(|v| format!("{}.{}.{}", v.major, v.minor, v.patch))?,
+        release: kernel.release().to_string_lossy().into_owned(),
         arch: arch(),
         level,
         calls: calls(),
-        cgroup: cgroup(level, choice, &me, &mounts)?,
-        user_namespaces,
-        namespaces,
-        own_proc,
+        cgroup: cgroup(level, choice, &mounts)?,
+        user_namespaces: tried.user,
+        namespaces: tried.namespaces,
+        own_proc: tried.own_proc,
         cap_last_cap: last_capability()?,
-        // A field that procfs cannot read is "unknown", and unknown is never "no".
-        no_new_privs: status.nonewprivs != Some(0),
-        memory: Bytes(meminfo.mem_total),
+        no_new_privs,
+        memory: Bytes(memory),
         tasks: tasks()?,
         ssh_config_files: directories.get("/etc/ssh/ssh_config.d").is_some_and(|path| has_files(path)),
         mounts: host_mounts(&mounts, &directories),
@@ -98,6 +120,9 @@ pub fn probe_again(known: &Host, more: &[String]) -> Result<Host, ProbeError> {
     Ok(host)
 }
 
+/// Room for the mounts of most hosts.
+const MOUNTS_ROOM_BYTES: usize = 32 * 1024;
+
 /// /proc/self/mountinfo, line by line. Any user can have a mount whose name is not UTF-8 (a FUSE file system in his
 /// home), and must not stop anybody's job with it: such a line is none of the directories that we look for.
 fn mounts() -> Result<Vec<MountInfo>, ProbeError> {
@@ -105,7 +130,9 @@ fn mounts() -> Result<Vec<MountInfo>, ProbeError> {
         what: "read /proc/self/mountinfo",
         errno: error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
     };
-    let text = std::fs::read("/proc/self/mountinfo").map_err(failed)?;
+    // A file of unknown size is read in steps that double from 32 bytes, unless there is room.
+    let mut text = Vec::with_capacity(MOUNTS_ROOM_BYTES);
+    File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut text)).map_err(failed)?;
     let lines = text.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
     let mounts = lines.filter(|line| !line.is_empty()).filter_map(|line| MountInfo::from_line(line).ok());
     Ok(mounts
@@ -164,24 +191,36 @@ fn calls() -> Calls {
     }
 }
 
+/// What came of making the namespaces.
+struct TriedNamespaces {
+    user: Presence,
+    namespaces: Presence,
+    own_proc: Presence,
+}
+
+impl TriedNamespaces {
+    const PRESUMED: Self =
+        Self { user: Presence::Present, namespaces: Presence::Present, own_proc: Presence::Present };
+}
+
 /// Makes the namespaces once, in a child that mounts a procfs and ends. sysctls, security modules, seccomp and a
 /// partly covered /proc all have their say in this, and none of them can be asked otherwise.
-fn namespaces(level: Level) -> Result<(Presence, Presence, Presence), ProbeError> {
+fn try_namespaces(level: Level) -> Result<TriedNamespaces, ProbeError> {
     let user = level != Level::Root;
     let all = Namespaces { user, mount: true, pid: true, ipc: true };
-    let own_proc = match try_in(all, mount_own_proc)? {
-        Ok(answer) => return Ok((Presence::Present, Presence::Present, answer)),
+    let namespaces = match try_in(all, mount_own_proc)? {
+        Ok(own_proc) => return Ok(TriedNamespaces { own_proc, ..TriedNamespaces::PRESUMED }),
         Err(errno) => Presence::Absent(errno as i32),
     };
     // Together they cannot be made: which of them is it?
-    let user_alone = match user {
+    let user = match user {
         false => Presence::Present,
         true => match try_in(Namespaces { user: true, ..Namespaces::default() }, || 0)? {
             Ok(_) => Presence::Present,
             Err(errno) => Presence::Absent(errno as i32),
         },
     };
-    Ok((user_alone, own_proc, own_proc))
+    Ok(TriedNamespaces { user, namespaces, own_proc: namespaces })
 }
 
 fn mount_own_proc() -> i32 {
@@ -213,16 +252,24 @@ fn try_in(namespaces: Namespaces, act: fn() -> i32) -> Result<Result<Presence, E
     }
 }
 
+/// The last number that the kernel knows, found by halving: it knows all below.
 fn last_capability() -> Result<u8, ProbeError> {
-    let mut last = 0;
-    // The kernel knows no more than 64.
-    while last < 63 && jacamar_kernel::bounding_has(last + 1).is_ok() {
-        last += 1;
-    }
-    match jacamar_kernel::bounding_has(last) {
-        Ok(_) => Ok(last),
+    let known = |number| match jacamar_kernel::bounding_has(number) {
+        Ok(_) => Ok(true),
+        Err(Errno::EINVAL) => Ok(false),
         Err(errno) => Err(ProbeError::Call { what: "read the bounding set", errno }),
+    };
+    // Sets have 64 bits; CAP_CHOWN is 0.
+    let (mut last, mut unknown) = (0, 64);
+    while unknown - last > 1 {
+        let middle = last + (unknown - last) / 2;
+        if known(middle)? {
+            last = middle;
+        } else {
+            unknown = middle;
+        }
     }
+    Ok(last)
 }
 
 fn tasks() -> Result<u64, ProbeError> {
@@ -281,12 +328,7 @@ fn flags(mount: &MountInfo) -> MountFlags {
     if has("noatime") || has("relatime") { set } else { set.and(MountFlags::STRICTATIME) }
 }
 
-fn cgroup(
-    level: Level,
-    choice: &CgroupChoice,
-    me: &Process,
-    mounts: &[MountInfo],
-) -> Result<CgroupHost, ProbeError> {
+fn cgroup(level: Level, choice: &CgroupChoice, mounts: &[MountInfo]) -> Result<CgroupHost, ProbeError> {
     let v1 = mounts.iter().any(|mount| mount.fs_type == "cgroup");
     let v2 = mounts.iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/");
     let version = match (v1, v2.is_some()) {
@@ -302,7 +344,7 @@ fn cgroup(
         (CgroupChoice::Auto, None) => Err("no cgroup v2 file system is mounted".to_owned()),
         (CgroupChoice::Auto, Some(root)) => match level {
             Level::Root => usable(root).map(|()| format!("{root}/jacamar.slice")),
-            Level::Capabilities | Level::User => own_group(me)
+            Level::Capabilities | Level::User => own_group()
                 .map_err(|e| e.to_string())
                 .map(|own| format!("{root}{own}").trim_end_matches('/').to_owned())
                 .and_then(|path| usable(&path).map(|()| path)),
@@ -316,8 +358,8 @@ fn cgroup(
 }
 
 /// The group of our own process in the v2 tree: `0::/path`, cgroups(7).
-fn own_group(me: &Process) -> Result<String, ProbeError> {
-    let groups = me.cgroups()?;
+fn own_group() -> Result<String, ProbeError> {
+    let groups = Process::myself()?.cgroups()?;
     let own = groups.into_iter().find(|group| group.hierarchy == 0);
     Ok(own.map(|group| group.pathname).unwrap_or_default())
 }
@@ -365,6 +407,12 @@ mod tests {
         {
             assert_eq!(unescape(Path::new(written)), name);
         }
+    }
+
+    #[test]
+    fn the_last_capability_is_the_kernels() {
+        let told = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").expect("readable");
+        assert_eq!(last_capability().expect("asked").to_string(), told.trim());
     }
 
     #[test]

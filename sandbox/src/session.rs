@@ -11,6 +11,7 @@ use jacamar_plan::{
     StepError, Unplannable, Violation,
 };
 
+use crate::probe::presume;
 use crate::{
     CgroupChoice, Command, DirectoryError, Ended, JobDirectories, Launch, LaunchError, Own, OwnError,
     ProbeError, Stdio, Stream, Supervisor, Terminal, Watch, probe,
@@ -129,7 +130,7 @@ impl SessionError {
 }
 
 /// The command itself, as text.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Words {
     paths: Vec<CString>,
     arguments: Vec<CString>,
@@ -220,16 +221,31 @@ impl Session {
     /// # Errors
     /// [`SessionError`]
     pub fn explain(&self) -> Result<CheckedPlan, SessionError> {
+        self.explain_on(&self.host()?)
+    }
+
+    fn explain_on(&self, host: &Host) -> Result<CheckedPlan, SessionError> {
         let directories = Directories {
             tmp: format!("{NOT_MADE}/tmp"),
             var_tmp: format!("{NOT_MADE}/var-tmp"),
             ssh_config: format!("{NOT_MADE}/ssh_config.d"),
         };
-        self.terms(&self.host()?, &self.job(directories, "JOB".into())).plan()
+        self.terms(host, &self.job(directories, "JOB".into())).plan()
     }
 
     fn host(&self) -> Result<Host, SessionError> {
         Ok(probe(self.level, &self.cgroup, &named_directories(&self.profile))?)
+    }
+
+    /// What the launch may start from. At the capability level no more is presumed than was asked: there the first that
+    /// is made, the directories, takes a user namespace already.
+    fn presumed(&self) -> Result<Host, SessionError> {
+        if self.level != Level::Capabilities {
+            return Ok(presume(self.level, &self.cgroup, &named_directories(&self.profile))?);
+        }
+        let host = self.host()?;
+        self.explain_on(&host)?;
+        Ok(host)
     }
 
     fn terms<'a>(&'a self, host: &'a Host, job: &'a Job) -> Terms<'a> {
@@ -244,13 +260,13 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError`]: it was not started, or its end is not known.
-    pub fn run(&self, own: &Own, words: Words, with_terminal: bool) -> Result<u8, SessionError> {
-        let program = words.program();
-        let host = self.host()?;
+    pub fn run(&self, own: &Own, words: &Words, with_terminal: bool) -> Result<u8, SessionError> {
         let account = &self.grant.account;
+        let host = self.presumed()?;
         let id = jacamar_kernel::random_name().map_err(SessionError::Name)?;
         let directories = JobDirectories::make(&self.base, &id, account.uid, account.gid, self.level)?;
-        let result = self.run_in(own, words, with_terminal, &host, &directories, id);
+        let run = Run { session: self, own, words, with_terminal, directories: &directories, id: &id };
+        let result = run.on_presumed(&host);
         let removed = directories.remove();
         let ended = result?;
         removed?;
@@ -258,46 +274,76 @@ impl Session {
             Outcome::Exited(code) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
             Outcome::Signalled(signal) => Ok(u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX)),
             Outcome::Refused(refusal) => Err(SessionError::Refused(refusal)),
-            Outcome::Broken(StepError { step: Step::Execute, errno }) => {
-                Err(SessionError::Execute { program, reason: std::io::Error::from_raw_os_error(errno) })
-            }
+            Outcome::Broken(StepError { step: Step::Execute, errno }) => Err(SessionError::Execute {
+                program: words.program(),
+                reason: std::io::Error::from_raw_os_error(errno),
+            }),
             Outcome::Broken(error) => Err(error.into()),
         }
     }
+}
 
-    fn run_in(
-        &self,
-        own: &Own,
-        words: Words,
-        with_terminal: bool,
-        host: &Host,
-        directories: &JobDirectories,
-        id: String,
-    ) -> Result<Ended, SessionError> {
-        if host.ssh_config_files
-            && self.level != Level::Root
-            && let Some(path) = host.directories.get("/etc/ssh/ssh_config.d")
+/// One command of a session, in directories of its own.
+struct Run<'a> {
+    session: &'a Session,
+    own: &'a Own,
+    words: &'a Words,
+    with_terminal: bool,
+    directories: &'a JobDirectories,
+    id: &'a str,
+}
+
+impl Run<'_> {
+    /// The launch tells by itself whether the namespaces can be made. Where it fails before the command, the host is
+    /// asked, and what it lacks is planned: nothing is decided while a plan is applied.
+    fn on_presumed(&self, presumed: &Host) -> Result<Ended, SessionError> {
+        let session = self.session;
+        if presumed.ssh_config_files
+            && session.level != Level::Root
+            && let Some(path) = presumed.directories.get("/etc/ssh/ssh_config.d")
         {
-            directories.copy_ssh_config(std::path::Path::new(path))?;
+            self.directories.copy_ssh_config(std::path::Path::new(path))?;
         }
-        let job = self.job(directories.paths()?, id);
-        let (terminal, stdio) = if with_terminal {
-            let (terminal, slave) = Terminal::open(self.grant.account.uid).map_err(SessionError::Terminal)?;
+        let first = self.on(presumed);
+        if !failed_before_the_command(&first) {
+            return first;
+        }
+        let host = session.host()?;
+        if host == *presumed { first } else { self.on(&host) }
+    }
+
+    fn on(&self, host: &Host) -> Result<Ended, SessionError> {
+        let session = self.session;
+        let job = session.job(self.directories.paths()?, self.id.to_owned());
+        let (terminal, stdio) = if self.with_terminal {
+            let uid = session.grant.account.uid;
+            let (terminal, slave) = Terminal::open(uid).map_err(SessionError::Terminal)?;
             (Some(terminal), Stdio::Terminal(slave))
         } else {
             (None, Stdio::Inherit)
         };
-        let Words { paths, arguments, environment } = words;
+        let Words { paths, arguments, environment } = self.words.clone();
         let command = Command { paths, arguments, environment, stdio };
-        let supervisor = self.terms(host, &job).start(command, own)?;
+        let supervisor = session.terms(host, &job).start(command, self.own)?;
         let watch = Watch {
-            kill_timeout: self.kill_timeout,
+            kill_timeout: session.kill_timeout,
             parent: None,
             stream: terminal.as_ref().map(|terminal| terminal as &dyn Stream),
             time_limit: None,
             last_stage: true,
         };
-        Ok(supervisor.wait(own, &watch)?)
+        Ok(supervisor.wait(self.own, &watch)?)
+    }
+}
+
+/// Whether a step before the command's execve(2) failed, and nobody asked for the end.
+fn failed_before_the_command(result: &Result<Ended, SessionError>) -> bool {
+    match result {
+        Ok(Ended { outcome: Outcome::Broken(StepError { step, .. }), terminated: false }) => {
+            !matches!(step, Step::Execute | Step::AwaitEnd)
+        }
+        Err(SessionError::Launch(LaunchError::Step(_))) => true,
+        Ok(_) | Err(_) => false,
     }
 }
 

@@ -12,8 +12,6 @@ use jacamar_plan::{Key, Need, Origin, Profile, Setting, Settings};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use call_groups::CallGroups;
-
 use crate::source::{ConfigError, ConfigErrors, Document, nearest};
 
 /// Name and text of each shipped profile.
@@ -47,8 +45,7 @@ pub fn own_profile(process: OwnProcess) -> Result<Profile, ProfileError> {
         OwnProcess::Keys => keys,
         OwnProcess::Verify => verify,
     };
-    let groups = CallGroups::shipped()?;
-    Ok(parse(&Document::new(format!("{name}.toml"), text), name, true, &groups)?)
+    Ok(parse(&Document::new(format!("{name}.toml"), text), name, true)?)
 }
 
 /// Why there is no profile of a name.
@@ -67,9 +64,6 @@ pub enum ProfileError {
     /// Its file is wrong.
     #[error(transparent)]
     File(#[from] ConfigErrors),
-    /// The system call groups are wrong.
-    #[error(transparent)]
-    Groups(#[from] ConfigError),
 }
 
 fn hint(nearest: Option<&str>) -> String {
@@ -89,8 +83,7 @@ pub fn profile(name: &str) -> Result<Profile, ProfileError> {
             known: known.into_iter().map(str::to_owned).collect(),
         });
     };
-    let groups = CallGroups::shipped()?;
-    Ok(parse(&Document::new(format!("{name}.toml"), *text), name, true, &groups)?)
+    Ok(parse(&Document::new(format!("{name}.toml"), *text), name, true)?)
 }
 
 /// Names of all profiles.
@@ -102,14 +95,9 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 ///
 /// # Errors
 /// Everything that is wrong in it, in the order of its lines.
-pub fn parse(
-    document: &Document,
-    name: &str,
-    shipped: bool,
-    groups: &CallGroups,
-) -> Result<Profile, ConfigErrors> {
+pub fn parse(document: &Document, name: &str, shipped: bool) -> Result<Profile, ConfigErrors> {
     let tree = document.parse().map_err(ConfigErrors::from)?;
-    let mut reader = Reader { document, shipped, groups, prefer: BTreeSet::new(), errors: Vec::new() };
+    let mut reader = Reader { document, shipped, prefer: BTreeSet::new(), errors: Vec::new() };
     let profile = reader.profile(name, tree.get_ref());
     ConfigErrors::none_of(reader.errors)?;
     Ok(profile)
@@ -119,7 +107,6 @@ pub fn parse(
 struct Reader<'a> {
     document: &'a Document,
     shipped: bool,
-    groups: &'a CallGroups,
     prefer: BTreeSet<Key>,
     errors: Vec<ConfigError>,
 }
@@ -260,7 +247,7 @@ impl Reader<'_> {
             Key::KeyringMode => put(&mut settings.keyring_mode, value::keyring_mode(value), origin, need),
             Key::NoNewPrivileges => put(&mut settings.no_new_privileges, value::switch(value), origin, need),
             Key::SystemCallFilter => {
-                put(&mut settings.system_call_filter, self.groups.deny_list(value), origin, need)
+                put(&mut settings.system_call_filter, call_groups::deny_list(value), origin, need)
             }
             Key::SystemCallArchitectures => {
                 put(&mut settings.system_call_architectures, value::native(value), origin, need)
@@ -309,8 +296,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Profile, String> {
-        let groups = CallGroups::shipped().expect("shipped groups");
-        parse(&Document::new("site.toml", text), "site", false, &groups)
+        parse(&Document::new("site.toml", text), "site", false)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     }
 

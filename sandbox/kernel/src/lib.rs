@@ -19,7 +19,7 @@ mod signals;
 mod terminal;
 
 pub use capability::{Capabilities, ambient_clear, bounding_drop, bounding_has, capget, capset};
-pub use clone::{clone, clone_into};
+pub use clone::{clone, clone_into, clone_until_exec};
 pub use descriptor::{
     FdPath, STANDARD_INPUT, close_all_but, close_copy, close_on_exec, duplicate_above, duplicate_to,
     inherited, open_directory, open_file_or_directory, set_nonblocking,

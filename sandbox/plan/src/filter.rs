@@ -19,7 +19,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Each answer, in the order in which filters are loaded.
+    /// Each answer, in the order in which a filter gives them.
     pub const ALL: [Self; 3] = [Self::Eperm, Self::Enosys, Self::Eafnosupport];
 
     /// The number, errno(3); the same on all architectures that have a filter.
@@ -92,19 +92,6 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// How many programs are loaded: one for each answer, because seccompiler gives one answer per program, and one
-    /// that knows native calls only.
-    #[must_use]
-    pub fn programs(&self) -> usize {
-        let given = |answer: &Answer| match answer {
-            Answer::Eafnosupport if self.families.is_some() => true,
-            Answer::Eperm | Answer::Enosys | Answer::Eafnosupport => {
-                self.rules.iter().any(|rule| rule.answer == *answer)
-            }
-        };
-        Answer::ALL.iter().filter(|answer| given(answer)).count() + usize::from(self.native_only)
-    }
-
     /// Whether the filter would answer `call` whatever its arguments.
     #[must_use]
     pub fn denies(&self, call: &str) -> bool {

@@ -106,7 +106,7 @@ pub struct HostMount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// Kernel release, for people only.
+    /// Kernel release, uname(2), for people only.
     pub release: String,
     /// Instruction set.
     pub arch: Arch,

@@ -383,7 +383,6 @@ impl Plan {
                 rules: filter.rules.len(),
                 families: filter.families.clone(),
                 native_only: filter.native_only,
-                programs: filter.programs(),
             });
         }
         steps.push(Step::DropCapabilities);

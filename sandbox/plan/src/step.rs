@@ -155,8 +155,6 @@ pub enum Step {
         families: Option<AddressFamilies>,
         /// Foreign ABIs and unknown calls are denied too.
         native_only: bool,
-        /// Programs that are loaded: one for each answer, and one for `native_only`.
-        programs: usize,
     },
     /// All capabilities of all sets.
     DropCapabilities,
@@ -281,7 +279,7 @@ impl Step {
             }
             Self::SessionKeyring => vec![Key::KeyringMode],
             Self::NoNewPrivileges | Self::DropBounding { .. } => vec![Key::NoNewPrivileges],
-            Self::Filter { rules, families, native_only, .. } => {
+            Self::Filter { rules, families, native_only } => {
                 let asked = [
                     (*rules > 0, Key::SystemCallFilter),
                     (*native_only, Key::SystemCallArchitectures),
@@ -398,7 +396,7 @@ impl fmt::Display for Step {
             Self::ChangeDirectory { path } => write!(f, "change to directory {path}"),
             Self::CloseDescriptors => f.write_str("close all descriptors but 0, 1 and 2"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
-            Self::Filter { rules, families, native_only, .. } => {
+            Self::Filter { rules, families, native_only } => {
                 write!(f, "load the system call filter ({rules} rules")?;
                 match families {
                     Some(AddressFamilies::Only(list)) => write!(f, ", {} socket families", list.len())?,

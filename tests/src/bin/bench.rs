@@ -11,7 +11,9 @@
 )]
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,10 +27,15 @@ struct Peer {
     ids: Option<(u32, u32)>,
     command: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
+    /// Our own environment, which is the job's, and no other.
+    inherits: bool,
+    /// A file that is opened as standard input.
+    input: Option<PathBuf>,
     samples: Vec<Duration>,
 }
 
-/// Arguments: DIRECTORY-OF-PROGRAMS ACCOUNT UID GID FILTER-FILE STATE-DIRECTORY SAMPLES
+/// Arguments: DIRECTORY-OF-PROGRAMS ACCOUNT UID GID FILTER-FILE STATE-DIRECTORY SAMPLES. It stands in for the driver in one
+/// sub-stage of a job, so that the environment names a record.
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [programs, account, uid, gid, filter, state, samples] = arguments.as_slice() else {
@@ -38,29 +45,31 @@ fn main() -> anyhow::Result<()> {
     write_filter(filter)?;
     let ordinary = Some((uid, gid));
     let words = |text: &str| text.split_whitespace().map(OsString::from).collect::<Vec<_>>();
-    let script = format!(
-        "exec bwrap --unshare-user --unshare-pid --unshare-ipc --die-with-parent --new-session --bind / / \
+    let bubblewrap = format!(
+        "bwrap --unshare-user --unshare-pid --unshare-ipc --die-with-parent --new-session --bind / / \
          --ro-bind /usr /usr --ro-bind /boot /boot --ro-bind /etc /etc --bind {state}/a /tmp --bind {state}/b /var/tmp \
-         --dev-bind /dev /dev --tmpfs /dev/shm --proc /proc --cap-drop ALL --add-seccomp-fd 3 /bin/true 3<{filter}"
+         --dev-bind /dev /dev --tmpfs /dev/shm --proc /proc --cap-drop ALL --add-seccomp-fd 0 /bin/true"
     );
-    let peer =
-        |name, ids, command, environment| Peer { name, ids, command, environment, samples: Vec::new() };
-    let own_state = vec![("XDG_STATE_HOME", OsString::from(state))];
+    let peer = |name, ids, command, environment| Peer {
+        name,
+        ids,
+        command,
+        environment,
+        inherits: false,
+        input: None,
+        samples: Vec::new(),
+    };
+    let script = format!("{state}/script");
+    std::fs::write(&script, "#!/bin/bash\n").context("could not write the empty script")?;
+    let run = format!("{programs}/jacamar-auth run {script} step_script");
+    let own_state = vec![("XDG_STATE_HOME", OsString::from(format!("{state}/user")))];
     let mut peers = vec![
         peer("spawn and exec of /bin/true", None, words("/bin/true"), vec![]),
         peer("the same as an ordinary account", ordinary, words("/bin/true"), vec![]),
-        peer(
-            "sh -c, which starts bwrap",
-            ordinary,
-            vec!["/bin/sh".into(), "-c".into(), "exec /bin/true".into()],
-            vec![],
-        ),
-        peer(
-            "bwrap, same view and filter",
-            ordinary,
-            vec!["/bin/sh".into(), "-c".into(), script.into()],
-            vec![],
-        ),
+        Peer {
+            input: Some(filter.into()),
+            ..peer("bwrap, same view and filter", ordinary, words(&bubblewrap), vec![])
+        },
         peer(
             "jacamar exec, user level",
             ordinary,
@@ -73,6 +82,7 @@ fn main() -> anyhow::Result<()> {
             words(&format!("{programs}/jacamar-auth exec --user {account} --profile default -- /bin/true")),
             vec![],
         ),
+        Peer { inherits: true, ..peer("jacamar-auth run, empty script", None, words(&run), vec![]) },
         peer("jacamar --version", None, words(&format!("{programs}/jacamar --version")), vec![]),
     ];
     for round in 0..=samples {
@@ -86,7 +96,7 @@ fn main() -> anyhow::Result<()> {
         }
     }
     let bare = peers.first_mut().map(Peer::median).context("no peers")?;
-    let bwrap = peers.get_mut(3).map(Peer::median).context("no bwrap")?;
+    let bwrap = peers.get_mut(2).map(Peer::median).context("no bwrap")?;
     println!("{:<34} {:>9} {:>9} {:>8} {:>8}", "", "median", "least", "/ bare", "/ bwrap");
     for peer in &mut peers {
         let median = peer.median();
@@ -108,9 +118,16 @@ impl Peer {
     fn run(&self) -> anyhow::Result<Duration> {
         let (program, arguments) = self.command.split_first().context("no command")?;
         let mut command = Command::new(program);
-        command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/").current_dir("/");
+        command.args(arguments).current_dir("/");
+        if !self.inherits {
+            command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/");
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        let input = match &self.input {
+            Some(path) => File::open(path).context("the filter is gone")?.into(),
+            None => Stdio::null(),
+        };
+        command.stdin(input).stdout(Stdio::null()).stderr(Stdio::inherit());
         if let Some((uid, gid)) = self.ids {
             command.uid(uid).gid(gid);
         }
@@ -129,7 +146,7 @@ impl Peer {
     }
 }
 
-/// The filter of `default` as one program of the same size, as bubblewrap takes it: raw `struct sock_filter`.
+/// The filter of `default`, as bubblewrap takes it: raw `struct sock_filter`.
 fn write_filter(path: &str) -> anyhow::Result<()> {
     let profile = jacamar_site::profile::profile("default")?;
     let settings = profile.settings;
@@ -138,8 +155,7 @@ fn write_filter(path: &str) -> anyhow::Result<()> {
         rules: settings.system_call_filter.map(|setting| setting.value).unwrap_or_default(),
         families: settings.restrict_address_families.map(|setting| setting.value),
     };
-    let longest = jacamar_sandbox::compile(&filter)?.into_iter().max_by_key(Vec::len).context("no filter")?;
-    let bytes: Vec<u8> = longest
+    let bytes: Vec<u8> = jacamar_sandbox::compile(&filter)?
         .iter()
         .flat_map(|i| [&i.code.to_ne_bytes()[..], &[i.jt], &[i.jf], &i.k.to_ne_bytes()[..]].concat())
         .collect();

@@ -75,5 +75,5 @@ fn run() -> anyhow::Result<u8> {
         println!("{}", jacamar_plan::explain(session.explain()?.plan()).to_json()?);
         return Ok(0);
     }
-    Ok(session.run(&own, Words::new(&command, environment)?, false)?)
+    Ok(session.run(&own, &Words::new(&command, environment)?, false)?)
 }

@@ -55,6 +55,8 @@ struct Wish {
     keys_delay_s: i64,
     /// SIGTERM comes so long, in seconds, before SIGKILL.
     graceful_kill_timeout: u64,
+    /// A program that is called for each sub-stage in place of the driver, and calls it.
+    run_exec: Option<PathBuf>,
     /// The job is cancelled when this text is in its log.
     cancel_at: Option<String>,
 }
@@ -75,6 +77,7 @@ impl Default for Wish {
             spoil: None,
             keys_delay_s: 0,
             graceful_kill_timeout: 20,
+            run_exec: None,
             cancel_at: None,
         }
     }
@@ -261,11 +264,12 @@ fn job(site: &Site, wish: &Wish, gitlab: &GitLab) -> Result<JobResult> {
     };
     let job = gitlab.admit(builder);
     let (driver, configuration) = (site.driver.display(), &site.configuration);
+    let run_exec = wish.run_exec.as_ref().unwrap_or(&site.driver).display();
     let config = format!(
         "[[runners]]\nname = \"testbed\"\nurl = \"{}\"\nid = 3\ntoken = \"glrt-testbed\"\nexecutor = \"custom\"\n\
          [runners.custom]\nconfig_exec = \"{driver}\"\n\
          config_args = [\"config\", \"--configuration\", \"{configuration}\"]\n\
-         prepare_exec = \"{driver}\"\nprepare_args = [\"prepare\"]\nrun_exec = \"{driver}\"\nrun_args = [\"run\"]\n\
+         prepare_exec = \"{driver}\"\nprepare_args = [\"prepare\"]\nrun_exec = \"{run_exec}\"\nrun_args = [\"run\"]\n\
          cleanup_exec = \"{driver}\"\n\
          cleanup_args = [\"cleanup\", \"--configuration\", \"{configuration}\"]\n\
          graceful_kill_timeout = {}\n",

@@ -35,7 +35,7 @@ impl Call {
         }
     }
 
-    /// The answer of one program.
+    /// The answer of a program.
     pub(crate) fn answer(&self, program: &[Instruction]) -> u32 {
         let (mut at, mut value) = (0, 0_u32);
         loop {
@@ -54,14 +54,5 @@ impl Call {
                 other => panic!("instruction {other:#x}"),
             }
         }
-    }
-
-    /// The answer of programs loaded one after the other: the strictest one (seccomp(2)), of equal ones the last.
-    pub(crate) fn answer_of_all(&self, programs: &[Vec<Instruction>]) -> u32 {
-        // KILL_PROCESS is a negative number to the kernel: the smaller action wins.
-        let strictness = |answer: &u32| {
-            i64::from(answer & 0xffff_0000) - if *answer >= KILL_PROCESS { 1 << 32 } else { 0 }
-        };
-        programs.iter().rev().map(|program| self.answer(program)).min_by_key(strictness).unwrap_or(ALLOW)
     }
 }

@@ -1,8 +1,9 @@
 //! cgroups-rs, libc, seccompiler and std, beside what we do there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::{Controller, MemoryResources, Resources};
@@ -103,26 +104,63 @@ fn theirs() -> Vec<Instruction> {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn other_abis_get_enosys_from_us() {
-    let (ours, theirs) = (compile(&deny("bpf")).expect("compiles"), vec![theirs()]);
+    let (ours, theirs) = (compile(&deny("bpf")).expect("compiles"), theirs());
     let bpf = u32::try_from(syscalls::Sysno::bpf.id()).expect("small");
     let call = |number, arch| Call { number, arch, arguments: [0; 6] };
     let native = call(bpf, X86_64);
-    assert_eq!((native.answer_of_all(&ours), native.answer_of_all(&theirs)), (EPERM, EPERM));
+    assert_eq!((native.answer(&ours), native.answer(&theirs)), (EPERM, EPERM));
     for arch in [I386, AARCH64, 0] {
         let foreign = call(20, arch);
-        assert_eq!(
-            (foreign.answer_of_all(&ours), foreign.answer_of_all(&theirs)),
-            (ENOSYS, KILL_PROCESS),
-            "{arch:x}"
-        );
+        assert_eq!((foreign.answer(&ours), foreign.answer(&theirs)), (ENOSYS, KILL_PROCESS), "{arch:x}");
     }
     for number in [0x4000_0000, 0x4000_0000 | bpf, 0x4000_0000 | 520, 0x7fff_ffff, u32::MAX, 0xffff, 470] {
         let other = call(number, X86_64);
-        assert_eq!((other.answer_of_all(&ours), other.answer_of_all(&theirs)), (ENOSYS, ALLOW), "{number:x}");
+        assert_eq!((other.answer(&ours), other.answer(&theirs)), (ENOSYS, ALLOW), "{number:x}");
     }
     for number in [0, 1, 59, 435, 469] {
-        assert_eq!(call(number, X86_64).answer_of_all(&ours), ALLOW, "{number}");
+        assert_eq!(call(number, X86_64).answer(&ours), ALLOW, "{number}");
     }
+}
+
+/// Parts are joined to one program: what one part allows must reach the next.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn every_rule_of_the_joined_filter_answers() {
+    let settings = jacamar_site::profile::profile("default").expect("shipped").settings;
+    let filter = Filter {
+        native_only: true,
+        rules: settings.system_call_filter.expect("rules").value,
+        families: settings.restrict_address_families.map(|families| families.value),
+    };
+    let program = compile(&filter).expect("compiles");
+    let call = |number, arguments| Call { number, arch: X86_64, arguments };
+    let answers: BTreeSet<u16> = filter.rules.iter().map(|rule| rule.answer.errno()).collect();
+    assert!(answers.len() > 1, "one answer alone joins nothing");
+    for rule in &filter.rules {
+        let Ok(number) = syscalls::Sysno::from_str(&rule.call) else { continue };
+        let number = u32::try_from(number.id()).expect("small");
+        let expected = 0x0005_0000 | u32::from(rule.answer.errno());
+        let mut arguments = [0; 6];
+        if let Some(when) = rule.when {
+            assert_eq!(call(number, arguments).answer(&program), ALLOW, "{rule:?}");
+            *arguments.get_mut(usize::from(when.argument)).expect("six") = u64::from(when.equals) | 1 << 32;
+        }
+        assert_eq!(call(number, arguments).answer(&program), expected, "{rule:?}");
+    }
+    // What no rule names is allowed, and what is no call of this ABI is not.
+    let named: BTreeSet<u32> = filter
+        .rules
+        .iter()
+        .filter_map(|rule| u32::try_from(syscalls::Sysno::from_str(&rule.call).ok()?.id()).ok())
+        .collect();
+    for number in (0..=469).filter(|number| !named.contains(number) && ![41, 53].contains(number)) {
+        assert_eq!(call(number, [0; 6]).answer(&program), ALLOW, "{number}");
+    }
+    for number in (470..600).chain([0x4000_0000, 0x4000_0027, u32::MAX]) {
+        assert_eq!(call(number, [0; 6]).answer(&program), ENOSYS, "{number}");
+    }
+    let socket = |family| call(41, [family, 0, 0, 0, 0, 0]).answer(&program);
+    assert_eq!((socket(1), socket(2), socket(38)), (ALLOW, ALLOW, 0x0005_0000 | 97));
 }
 
 /// A field of our own thread's status.

@@ -8,6 +8,7 @@ mod delegated;
 mod ends;
 mod filter;
 mod identity;
+mod lacking;
 mod process;
 mod ssh;
 mod view;
