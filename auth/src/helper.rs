@@ -4,11 +4,12 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use jacamar_contract::text::is_shown;
 use jacamar_plan::{Account, Directories, Grant, Host, Job, Level, Outcome, Profile, Refusal, Site, Stage};
 use jacamar_sandbox::{Collect, Command, Ended, Own, Stdio, Stream, Terms, Watch};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
@@ -85,19 +86,12 @@ impl<'a> Helpers<'a> {
         let time_limit = task.time_limit;
         // The name service and TLS read nothing from it.
         let environment = vec![CString::new("PATH=/usr/bin:/bin")?];
-        let Answered { ended, answer } = task.run(self.own, self.program, environment, &terms)?;
-        match ended.outcome {
-            Outcome::Broken(error) => Err(error.into()),
-            Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) if ended.terminated => {
-                bail!("it did not answer within {} s, or said too much", time_limit.as_secs())
-            }
-            Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) if !answer.is_empty() => {
-                Ok(answer)
-            }
-            Outcome::Exited(code) => bail!("it ended with exit code {code} and no answer"),
-            Outcome::Signalled(signal) => bail!("signal {signal} ended it"),
-            Outcome::Refused(refusal) => Err(refusal.into()),
+        let answered = task.run(self.own, self.program, environment, &terms)?;
+        if answered.ended.terminated {
+            let (limit, messages) = (time_limit.as_secs(), &answered.messages);
+            bail!("it did not answer within {limit} s, or said too much{messages}");
         }
+        answered.into_answer()
     }
 }
 
@@ -117,6 +111,44 @@ pub(crate) struct Task {
 pub(crate) struct Answered {
     pub(crate) ended: Ended,
     pub(crate) answer: Vec<u8>,
+    pub(crate) messages: Messages,
+}
+
+impl Answered {
+    /// Its answer. The exit code says nothing beside one.
+    pub(crate) fn into_answer(self) -> anyhow::Result<Vec<u8>> {
+        let Self { ended, answer, messages } = self;
+        match ended.outcome {
+            Outcome::Broken(error) => Err(error.into()),
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Exited(_) | Outcome::Signalled(_) if !answer.is_empty() => Ok(answer),
+            Outcome::Exited(code) => bail!("it ended with exit code {code} and no answer{messages}"),
+            Outcome::Signalled(signal) => bail!("signal {signal} ended it{messages}"),
+        }
+    }
+}
+
+/// What a process wrote on descriptor 2, for the end of our own message about it. It has handled what strangers wrote, so
+/// it does not get the job log itself.
+pub(crate) struct Messages(Vec<u8>);
+
+impl Messages {
+    const MAX_BYTES: usize = 8 * 1024;
+    const SHOWN_CHARACTERS: usize = 400;
+}
+
+impl std::fmt::Display for Messages {
+    /// One line, beginning with a colon; nothing, if nothing was written.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = String::from_utf8_lossy(&self.0);
+        let shown: String = text
+            .trim()
+            .chars()
+            .take(Self::SHOWN_CHARACTERS)
+            .map(|character| if is_shown(character) { character } else { ' ' })
+            .collect();
+        if shown.is_empty() { Ok(()) } else { write!(f, ": {}", shown.trim_end()) }
+    }
 }
 
 impl Task {
@@ -128,10 +160,9 @@ impl Task {
         environment: Vec<CString>,
         terms: &Terms<'_>,
     ) -> anyhow::Result<Answered> {
-        let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).context("could not make a pipe")?;
-        let messages =
-            std::io::stderr().as_fd().try_clone_to_owned().context("could not pass descriptor 2 on")?;
-        let mut descriptors = vec![self.request, write_end, messages];
+        let pipe = || pipe2(OFlag::O_CLOEXEC).context("could not make a pipe");
+        let ((answer, answer_end), (messages, messages_end)) = (pipe()?, pipe()?);
+        let mut descriptors = vec![self.request, answer_end, messages_end];
         descriptors.extend(self.more);
         let path = CString::new(program.as_os_str().as_encoded_bytes())?;
         let command = Command {
@@ -141,16 +172,19 @@ impl Task {
             stdio: Stdio::Descriptors(descriptors),
         };
         let supervisor = terms.start(command, own)?;
-        let answer = Collect::new(read_end, self.answer_max_bytes).context("could not read its answer")?;
+        let collect = Collect::new([(answer, self.answer_max_bytes), (messages, Messages::MAX_BYTES)])
+            .context("could not read its answer")?;
         let watch = Watch {
             kill_timeout: KILL_TIMEOUT,
             parent: None,
-            stream: Some(&answer as &dyn Stream),
+            stream: Some(&collect as &dyn Stream),
             time_limit: Some(self.time_limit),
             last_stage: true,
         };
         let ended = supervisor.wait(own, &watch)?;
-        Ok(Answered { ended, answer: answer.into_bytes() })
+        let mut texts = collect.into_bytes().into_iter();
+        let answer = texts.next().unwrap_or_default();
+        Ok(Answered { ended, answer, messages: Messages(texts.next().unwrap_or_default()) })
     }
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use jacamar_contract::frame;
 use jacamar_contract::resolve::{self, ResolveAnswer, ResolveRequest};
-use jacamar_plan::{Directories, Grant, Host, Job, Outcome, Profile, Site, Stage, Without};
+use jacamar_plan::{Directories, Grant, Host, Job, Profile, Site, Stage, Without};
 use jacamar_sandbox::{Own, Terms};
 use jacamar_site::config::Settings;
 
-use crate::helper::{Answered, Task, job_without_directories, sealed};
+use crate::helper::{Task, job_without_directories, sealed};
 use crate::stage::StageError;
 
 /// A path on a file server that does not answer.
@@ -87,18 +87,15 @@ fn ask(question: &Question<'_>, request: &ResolveRequest) -> Result<Vec<u8>, Sta
         job: &job,
         stage: &Stage::Config,
     };
-    let Answered { ended, answer } = task.run(question.own, question.program, Vec::new(), &terms)?;
-    if ended.terminated {
+    let answered = task.run(question.own, question.program, Vec::new(), &terms)?;
+    if answered.ended.terminated {
         return Err(StageError::Broken(anyhow!(
             "the directories of {} could not be resolved within {} s: a file server may not answer",
             question.grant.account.name,
             RESOLVE_LIMIT.as_secs()
         )));
     }
-    match ended.outcome {
-        Outcome::Broken(error) => Err(StageError::Broken(error.into())),
-        Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_) => Ok(answer),
-    }
+    Ok(answered.into_answer().context("could not run jacamar resolve")?)
 }
 
 /// Whether the plans of later stages can be made: what this host cannot give is refused before anything happened. What

@@ -14,15 +14,24 @@ use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, UnlinkatFlags, getuid, read, setfsuid, unlinkat, write};
+use nix::unistd::{Pid, UnlinkatFlags, getuid, read, unlinkat, write};
+
+use crate::file_ids::FileIds;
 
 /// A leaf with our processes in it, and the nodes above it.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     plan: JobCgroup,
     leaf: OwnedFd,
-    /// At the capability level the delegated subtree belongs to the runner, not to the keeper (launch E10).
-    as_runner: bool,
+    owner: FileIds,
+}
+
+/// At the capability level the delegated subtree belongs to the runner, not to the keeper (launch E10).
+fn owner(level: Level) -> FileIds {
+    match level {
+        Level::Capabilities => FileIds::Of(getuid(), None),
+        Level::Root | Level::User => FileIds::Own,
+    }
 }
 
 const DIRECTORY: OFlag =
@@ -40,29 +49,29 @@ const FILE_MAX_BYTES: usize = 64 * 1024;
 impl Cgroup {
     /// Makes the groups and writes the limits; where a step fails, what was made for this job is removed.
     pub(crate) fn create(plan: &JobCgroup, level: Level) -> Result<Self, StepError> {
-        let as_runner = level == Level::Capabilities;
-        with_ids(as_runner, || {
+        let owner = owner(level);
+        as_owner(owner, || {
             make(&plan.site, Exists::Accept)?;
             enable(&plan.site, &plan.controllers)?;
             // Whoever finds the user's node empty removes it, also between our mkdir(2) of it and of the job's.
             for _ in 0..CREATE_TRIES {
-                match Self::create_once(plan, as_runner) {
+                match Self::create_once(plan, owner) {
                     Err(StepError { errno, .. }) if errno == Errno::ENOENT as i32 => {}
                     other => return other,
                 }
             }
-            Self::create_once(plan, as_runner)
+            Self::create_once(plan, owner)
         })
     }
 
-    fn create_once(plan: &JobCgroup, as_runner: bool) -> Result<Self, StepError> {
+    fn create_once(plan: &JobCgroup, owner: FileIds) -> Result<Self, StepError> {
         let made = make(&plan.user, Exists::Accept)
             .and_then(|_| enable(&plan.user, &plan.controllers))
             .and_then(|()| make(&plan.job, Exists::Accept))
             .and_then(|_| limit(plan))
             .and_then(|()| make(&plan.leaf, Exists::Refuse));
         match made {
-            Ok(leaf) => Ok(Self { plan: plan.clone(), leaf, as_runner }),
+            Ok(leaf) => Ok(Self { plan: plan.clone(), leaf, owner }),
             Err(error) => {
                 remove_empty(&plan.job)?;
                 remove_empty(&plan.user)?;
@@ -79,19 +88,12 @@ impl Cgroup {
     /// Does something to which the kernel asks for the right to the group: CLONE_INTO_CGROUP (launch E10). The child
     /// keeps the file system uid until it wears the user.
     pub(crate) fn as_its_owner<T>(&self, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-        if !self.as_runner {
-            return act();
-        }
-        let own = nix::unistd::geteuid();
-        setfsuid(getuid());
-        let result = act();
-        setfsuid(own);
-        if setfsuid(own) == own { result } else { Err(Errno::EPERM) }
+        self.owner.during(act)?
     }
 
     /// Moves a waiting child into the leaf.
     pub(crate) fn join(&self, pid: Pid) -> Result<(), StepError> {
-        with_ids(self.as_runner, || {
+        as_owner(self.owner, || {
             write_file(self.leaf(), c"cgroup.procs", pid.to_string().as_bytes())
                 .map_err(|e| step(Step::JoinCgroup { path: self.plan.leaf.clone() }, e))
         })
@@ -102,7 +104,7 @@ impl Cgroup {
     /// `cgroup.kill`, Linux 5.14; where that is missing, SIGKILL for each line of `cgroup.procs` until none is left.
     pub(crate) fn end(&self, within: Duration) -> Result<(), StepError> {
         let failed = |e| step(Step::EndCgroup { path: self.plan.leaf.clone() }, e);
-        with_ids(self.as_runner, || {
+        as_owner(self.owner, || {
             let deadline = Instant::now() + within;
             loop {
                 match write_file(self.leaf(), c"cgroup.kill", b"1") {
@@ -122,7 +124,7 @@ impl Cgroup {
     /// Removes the leaf and what the job made below it, then each node above that is empty, but not the site's.
     pub(crate) fn remove(self, job_too: bool) -> Result<(), StepError> {
         let failed = |e| step(Step::EndCgroup { path: self.plan.job.clone() }, e);
-        with_ids(self.as_runner, || {
+        as_owner(self.owner, || {
             remove_tree(&self.plan.leaf, DEPTH_MAX).map_err(failed)?;
             if job_too {
                 remove_tree(&self.plan.job, DEPTH_MAX).map_err(failed)?;
@@ -172,7 +174,7 @@ pub fn remove_job_cgroup(
         limits,
         clone_into: false,
     };
-    let cgroup = Cgroup { plan, leaf, as_runner: level == Level::Capabilities };
+    let cgroup = Cgroup { plan, leaf, owner: owner(level) };
     cgroup.end(within)?;
     cgroup.remove(true)
 }
@@ -181,19 +183,8 @@ fn step(step: Step, errno: Errno) -> StepError {
     StepError { step, errno: errno as i32 }
 }
 
-/// File access with the runner's uid, and back. setfsuid(2) cannot report an error, so it is asked again.
-fn with_ids<T>(as_runner: bool, act: impl FnOnce() -> Result<T, StepError>) -> Result<T, StepError> {
-    if !as_runner {
-        return act();
-    }
-    let own = nix::unistd::geteuid();
-    setfsuid(getuid());
-    let result = act();
-    setfsuid(own);
-    if setfsuid(own) != own {
-        return Err(step(Step::AwaitEnd, Errno::EPERM));
-    }
-    result
+fn as_owner<T>(owner: FileIds, act: impl FnOnce() -> Result<T, StepError>) -> Result<T, StepError> {
+    owner.during(act).map_err(|errno| step(Step::AwaitEnd, errno))?
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -170,6 +170,11 @@ impl<'a, S> Child<'a, S> {
         self.script.steps.get(self.at) == Some(step)
     }
 
+    /// Each change of ids sets it anew, by `fs.suid_dumpable`.
+    pub(crate) fn undumpable(&mut self) -> Result<(), Failure> {
+        self.plain(&Step::Undumpable, || nix::sys::prctl::set_dumpable(false))
+    }
+
     /// Dies when the supervisor dies. The kernel clears this at each change of ids; a supervisor that died before
     /// is noticed as end of file on the control pipe.
     pub(crate) fn die_with_supervisor(&mut self) -> Result<(), Failure> {
@@ -182,6 +187,9 @@ impl<'a, S> Child<'a, S> {
 impl<'a> Child<'a, Cloned> {
     /// Waits for the release, then leaves the runner's session, keyring and mounts.
     fn isolate(mut self) -> Result<Child<'a, Isolated>, Failure> {
+        if self.is_due(&Step::OrdinaryOomScore) {
+            self.plain(&Step::OrdinaryOomScore, jacamar_kernel::ordinary_oom_score)?;
+        }
         if self.step()? != &Step::AwaitRelease {
             return Err(self.disorder());
         }
@@ -189,6 +197,15 @@ impl<'a> Child<'a, Cloned> {
         self.done(released)?;
         self.die_with_supervisor()?;
         self.plain(&Step::NewSession, || nix::unistd::setsid().map(drop))?;
+        if self.is_due(&Step::OrdinaryNice) {
+            self.plain(&Step::OrdinaryNice, jacamar_kernel::ordinary_nice)?;
+        }
+        if self.is_due(&Step::OrdinaryScheduling) {
+            self.plain(&Step::OrdinaryScheduling, jacamar_kernel::ordinary_scheduling)?;
+        }
+        if self.is_due(&Step::OrdinaryIo) {
+            self.plain(&Step::OrdinaryIo, jacamar_kernel::ordinary_io)?;
+        }
         if self.is_due(&Step::SessionKeyring) {
             self.plain(&Step::SessionKeyring, jacamar_kernel::join_new_session_keyring)?;
         }

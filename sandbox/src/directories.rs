@@ -1,15 +1,18 @@
 //! The job's own directories: made before a stage, bound into its view, emptied as the user, removed.
 
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use jacamar_kernel::Errno;
 use jacamar_plan::{Directories, IdMaps, Level, Namespaces};
 use nix::dir::{Dir, Type};
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, mkdirat};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, pipe2, read, setfsgid, setfsuid, unlinkat, write};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, pipe2, read, unlinkat, write};
+
+use crate::file_ids::FileIds;
 
 /// A directory that could not be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +44,8 @@ const DIRECTORY: OFlag =
 /// Files of /etc/ssh/ssh_config.d that are copied: so many, so large.
 const SSH_FILES_MAX: usize = 64;
 const SSH_FILE_MAX_BYTES: u64 = 64 * 1024;
-/// Directories in directories: a job can make more, and its user then removes them.
-const DEPTH_MAX: usize = 512;
+/// Directories in directories that are open at once while they are emptied.
+const DEPTH_MAX: usize = 64;
 
 impl JobDirectories {
     /// Those of a job that has them already, to be used or removed.
@@ -176,30 +179,21 @@ impl JobDirectories {
             other => Some(other.map_err(|errno| self.failed("remove", errno))?),
         };
         if let Some(own) = own {
-            self.owner.as_user(|| empty(&own, 0)).map_err(|errno| self.failed("remove", errno))?;
+            self.owner.as_user(|| empty(&own)).map_err(|errno| self.failed("remove", errno))?;
         }
         unlinkat(&base, name, UnlinkatFlags::RemoveDir).map_err(|errno| self.failed("remove", errno))
     }
 }
 
 impl Owner {
-    /// File access with the user's ids, and back. setfsuid(2) cannot report an error, so it is asked again.
     fn as_user<T>(self, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-        if self.level == Level::User {
-            return act();
-        }
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        let (own_uid, own_gid) = crate::own::own_ids();
-        let (own_uid, own_gid) = (Uid::from_raw(own_uid), Gid::from_raw(own_gid));
-        setfsgid(gid);
-        setfsuid(uid);
-        let result = if setfsuid(uid) == uid && setfsgid(gid) == gid { act() } else { Err(Errno::EPERM) };
-        setfsuid(own_uid);
-        setfsgid(own_gid);
-        if setfsuid(own_uid) != own_uid || setfsgid(own_gid) != own_gid {
-            return Err(Errno::EPERM);
-        }
-        result
+        let ids = match self.level {
+            Level::User => FileIds::Own,
+            Level::Root | Level::Capabilities => {
+                FileIds::Of(Uid::from_raw(self.uid), Some(Gid::from_raw(self.gid)))
+            }
+        };
+        ids.during(act)?
     }
 }
 
@@ -289,23 +283,43 @@ fn make_base(base: &Path, level: Level) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-/// Removes everything in a directory, never following a link.
-fn empty(directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
-    if depth > DEPTH_MAX {
-        return Err(Errno::ENAMETOOLONG);
-    }
-    let mut names = Vec::new();
-    for entry in Dir::from_fd(directory.try_clone().map_err(errno)?)?.iter() {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push((entry.file_name().to_owned(), entry.file_type()));
+/// A directory that is emptied, and what is below it: never through a link, never into another file system.
+struct Emptied<'a> {
+    top: &'a OwnedFd,
+    device: u64,
+    /// Names that directories got when they were moved up.
+    moved: u64,
+}
+
+/// Removes everything in a directory.
+fn empty(top: &OwnedFd) -> Result<(), Errno> {
+    Emptied { top, device: fstat(top)?.st_dev, moved: 0 }.sweep(top, 0)
+}
+
+impl Emptied<'_> {
+    fn sweep(&mut self, directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
+        loop {
+            // Not all at once: a job can make millions, and they would be in our memory.
+            let names = some_names(directory)?;
+            if names.is_empty() {
+                return Ok(());
+            }
+            for (name, kind) in names {
+                self.remove(directory, &name, kind, depth)?;
+            }
         }
     }
-    for (name, kind) in names {
-        let name = name.as_c_str();
+
+    fn remove(
+        &mut self,
+        directory: &OwnedFd,
+        name: &CStr,
+        kind: Option<Type>,
+        depth: usize,
+    ) -> Result<(), Errno> {
         if kind != Some(Type::Directory) {
             match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
-                Ok(()) | Err(Errno::ENOENT) => continue,
+                Ok(()) | Err(Errno::ENOENT) => return Ok(()),
                 Err(Errno::EISDIR | Errno::EPERM) if kind.is_none() => {}
                 Err(e) => return Err(e),
             }
@@ -318,11 +332,48 @@ fn empty(directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
             }
             other => other,
         }?;
-        if fstat(below.as_fd())?.st_mode & 0o300 != 0o300 {
+        let stat = fstat(&below)?;
+        if stat.st_dev != self.device {
+            return Err(Errno::EXDEV);
+        }
+        if stat.st_mode & 0o300 != 0o300 {
             fchmod(&below, Mode::S_IRWXU)?;
         }
-        empty(&below, depth + 1)?;
-        unlinkat(directory, name, UnlinkatFlags::RemoveDir)?;
+        if depth < DEPTH_MAX {
+            self.sweep(&below, depth + 1)?;
+            return unlinkat(directory, name, UnlinkatFlags::RemoveDir);
+        }
+        self.move_up(directory, name)
     }
-    Ok(())
+
+    /// A job can make directories in directories without end; each of ours takes descriptors and stack. What lies too
+    /// deep becomes an entry of the top, where the sweep finds it.
+    fn move_up(&mut self, directory: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+        loop {
+            self.moved += 1;
+            match renameat(directory, name, self.top, format!("deep-{}", self.moved).as_str()) {
+                // Taken by the job.
+                Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+/// So many names are read at once.
+const NAMES_MAX: usize = 1024;
+
+/// Names of a directory, all or the first of them.
+fn some_names(directory: &OwnedFd) -> Result<Vec<(CString, Option<Type>)>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::openat(directory, ".", DIRECTORY, Mode::empty())?.iter() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push((entry.file_name().to_owned(), entry.file_type()));
+        }
+        if names.len() == NAMES_MAX {
+            break;
+        }
+    }
+    Ok(names)
 }

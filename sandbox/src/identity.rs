@@ -2,6 +2,7 @@
 
 use jacamar_kernel::{Capabilities, Errno, capget, capset, set_groups, set_resgid, set_resuid};
 use jacamar_plan::{Bounding, Identity, Step};
+use nix::sys::prctl::get_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{chdir, getresgid, getresuid};
 
@@ -40,6 +41,7 @@ impl<'a> Child<'a, Isolated> {
             self.done(set_resuid(None, Some(uid), None))?;
             let Step::WearCapabilities { sys_admin } = *self.step()? else { return Err(self.disorder()) };
             self.done(worn(sys_admin))?;
+            self.undumpable()?;
         } else if matches!(self.script.identity, Identity::Become(_)) {
             return Err(self.disorder());
         }
@@ -70,11 +72,12 @@ impl<'a> Child<'a, Viewed> {
             self.done(set_resgid(Some(gid), Some(gid), Some(gid)))?;
             let Step::BecomeUid { uid } = *self.step()? else { return Err(self.disorder()) };
             self.done(set_resuid(Some(uid), Some(uid), Some(uid)))?;
+            if self.is_due(&Step::KeepSysAdmin) {
+                self.plain(&Step::KeepSysAdmin, sys_admin_alone)?;
+            }
+            self.undumpable()?;
         } else if matches!(self.script.identity, Identity::Become(_)) {
             return Err(self.disorder());
-        }
-        if self.is_due(&Step::KeepSysAdmin) {
-            self.plain(&Step::KeepSysAdmin, sys_admin_alone)?;
         }
         Ok(self.next())
     }
@@ -134,7 +137,7 @@ impl<'a> Child<'a, Confined> {
         let (uids, gids) = (getresuid()?, getresgid()?);
         let same = [uids.real, uids.effective, uids.saved].iter().all(|id| id.as_raw() == uid)
             && [gids.real, gids.effective, gids.saved].iter().all(|id| id.as_raw() == gid);
-        if !same || capget()? != Capabilities::default() {
+        if !same || capget()? != Capabilities::default() || get_dumpable()? {
             return Err(Errno::EBADMSG);
         }
         if let Bounding::DropTo(last) = self.script.confine.bounding {

@@ -6,9 +6,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use jacamar_kernel::{Errno, Image};
-use jacamar_plan::{
-    CheckedPlan, IdMap, IdMaps, Identity, JobCgroup, Mount, Namespaces, Plan, Step, StepError,
-};
+use jacamar_plan::{CheckedPlan, IdMap, IdMaps, Identity, JobCgroup, Level, Mount, Plan, Step, StepError};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, pipe2, write};
@@ -165,10 +163,10 @@ impl Launch<Contained> {
     pub fn spawn(self) -> Result<Supervisor, LaunchError> {
         let Self { plan, script, state: Contained { cgroup } } = self;
         let data = plan.plan();
-        let needs_maps = data.contain.id_maps.is_some();
+        let waits_dumpable = waits_dumpable(data);
         // The map files of an undumpable process are root's (launch E7). The keeper's uid is what keeps the runner
         // and the user out meanwhile (E6); at user level there is nobody to keep out.
-        let started = dumpable(needs_maps).and_then(|()| start(data, script, cgroup.as_ref()));
+        let started = dumpable(waits_dumpable).and_then(|()| start(data, script, cgroup.as_ref()));
         let Started { pid, control, failure, report } = match started {
             Ok(started) => started,
             Err(error) => {
@@ -182,7 +180,7 @@ impl Launch<Contained> {
         let (steps, has_pid) = (data.child_steps(), data.contain.namespaces.pid);
         let mut supervisor = Supervisor::new(pid, control, failure, report, cgroup, steps, has_pid);
         let released = ready(data, &supervisor)
-            .and_then(|()| if needs_maps { dumpable(false) } else { Ok(()) })
+            .and_then(|()| if waits_dumpable { dumpable(false) } else { Ok(()) })
             .and_then(|()| supervisor.release().map_err(|e| LaunchError::Step(failed(Step::Release, e))));
         match released {
             Ok(()) => Ok(supervisor),
@@ -193,6 +191,11 @@ impl Launch<Contained> {
             }
         }
     }
+}
+
+/// Whether the child must be dumpable until it is released: it opens a file of its own in /proc, or we one of it.
+fn waits_dumpable(plan: &Plan) -> bool {
+    plan.contain.id_maps.is_some() || (plan.isolate.urgency.oom_score && plan.level != Level::Root)
 }
 
 /// Whether others with our uid may trace us, and whose /proc/PID/uid_map of our child is.
@@ -230,7 +233,7 @@ fn start(plan: &Plan, mut script: Script, cgroup: Option<&Cgroup>) -> Result<Sta
     };
     let clone_into = plan.contain.cgroup.as_ref().is_some_and(|cgroup: &JobCgroup| cgroup.clone_into);
     let into = cgroup.filter(|_| clone_into);
-    let pid = clone(plan.contain.namespaces, into, || child::run(&mut script, &pipes))?;
+    let pid = clone(plan, into, || child::run(&mut script, &pipes))?;
     let Pipes { of_supervisor: [control, failure, report], .. } = pipes;
     Ok(Started { pid, control, failure, report })
 }
@@ -239,15 +242,12 @@ fn failed(step: Step, errno: Errno) -> StepError {
     StepError { step, errno: errno as i32 }
 }
 
-fn clone(
-    namespaces: Namespaces,
-    into: Option<&Cgroup>,
-    child: impl FnOnce() -> Infallible,
-) -> Result<Pid, LaunchError> {
+fn clone(plan: &Plan, into: Option<&Cgroup>, child: impl FnOnce() -> Infallible) -> Result<Pid, LaunchError> {
+    let namespaces = plan.contain.namespaces;
     let flags = namespaces.clone_flags();
     let result = match into {
         Some(cgroup) => cgroup.as_its_owner(|| {
-            if namespaces.user {
+            if waits_dumpable(plan) {
                 // Each change of the file system uid clears it.
                 nix::sys::prctl::set_dumpable(true)?;
             }

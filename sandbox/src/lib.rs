@@ -12,6 +12,7 @@
 mod cgroup;
 mod child;
 mod directories;
+mod file_ids;
 mod filter;
 mod identity;
 mod init;

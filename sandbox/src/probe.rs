@@ -10,7 +10,7 @@ use std::path::Path;
 use jacamar_kernel::{Call, Errno, exit_now, probe as ask};
 use jacamar_plan::{
     Arch, Bytes, Calls, CgroupHost, CgroupVersion, Host, HostMount, Level, Mount, MountFlags, Namespaces,
-    Presence,
+    Presence, Urgency,
 };
 use nix::fcntl::{OFlag, open};
 use nix::sys::prctl::get_no_new_privs;
@@ -94,6 +94,7 @@ fn facts(
         own_proc: tried.own_proc,
         cap_last_cap: last_capability()?,
         no_new_privs,
+        urgency: urgency()?,
         memory: Bytes(memory),
         tasks: tasks()?,
         ssh_config_files: directories.get("/etc/ssh/ssh_config.d").is_some_and(|path| has_files(path)),
@@ -111,6 +112,7 @@ pub fn probe_again(known: &Host, more: &[String]) -> Result<Host, ProbeError> {
     let mounts = mounts()?;
     let directories = directories(more);
     let mut host = known.clone();
+    host.urgency = urgency()?;
     host.ssh_config_files = directories.get("/etc/ssh/ssh_config.d").is_some_and(|path| has_files(path));
     host.mounts = host_mounts(&mounts, &directories);
     host.directories = directories;
@@ -250,6 +252,25 @@ fn try_in(namespaces: Namespaces, act: fn() -> i32) -> Result<Result<Presence, E
             Err(errno) => return Err(ProbeError::Call { what: "wait for a probe", errno }),
         }
     }
+}
+
+/// Of our process, and so of each child.
+fn urgency() -> Result<Urgency, ProbeError> {
+    let told = |what, result: Result<bool, Errno>| result.map_err(|errno| ProbeError::Call { what, errno });
+    let oom_score = std::fs::read_to_string("/proc/self/oom_score_adj")
+        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        .and_then(|text| text.trim().parse::<i16>().map_err(|_| Errno::EBADMSG))
+        .map(|value| value < 0);
+    Ok(Urgency {
+        nice: told("read the nice value", jacamar_kernel::is_nice_negative())?,
+        scheduling: told("read the scheduling policy", jacamar_kernel::is_realtime())?,
+        io: match jacamar_kernel::is_io_realtime() {
+            // A kernel without block devices.
+            Err(Errno::ENOSYS) => false,
+            other => told("read the I/O scheduling class", other)?,
+        },
+        oom_score: told("read /proc/self/oom_score_adj", oom_score)?,
+    })
 }
 
 /// The last number that the kernel knows, found by halving: it knows all below.

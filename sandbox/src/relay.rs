@@ -193,9 +193,14 @@ fn writable(fd: BorrowedFd<'_>, deadline: Instant) -> Result<(), Errno> {
     }
 }
 
-/// A short answer of a process that we started, kept in memory.
+/// Short texts of a process that we started, kept in memory: its answer, its messages.
 #[derive(Debug)]
 pub struct Collect {
+    texts: Vec<Text>,
+}
+
+#[derive(Debug)]
+struct Text {
     from: OwnedFd,
     limit_bytes: usize,
     bytes: RefCell<Vec<u8>>,
@@ -203,21 +208,26 @@ pub struct Collect {
 }
 
 impl Collect {
-    /// Collects what arrives at a pipe's reading end, up to a limit.
+    /// Collects what arrives at each pipe's reading end, up to a limit.
     ///
     /// # Errors
     /// Whatever fcntl(2) answers.
-    pub fn new(from: OwnedFd, limit_bytes: usize) -> Result<Self, Errno> {
-        jacamar_kernel::set_nonblocking(from.as_fd())?;
-        Ok(Self { from, limit_bytes, bytes: RefCell::new(Vec::new()), open: Cell::new(true) })
+    pub fn new<const N: usize>(pipes: [(OwnedFd, usize); N]) -> Result<Self, Errno> {
+        let text = |(from, limit_bytes): (OwnedFd, usize)| {
+            jacamar_kernel::set_nonblocking(from.as_fd())?;
+            Ok(Text { from, limit_bytes, bytes: RefCell::new(Vec::new()), open: Cell::new(true) })
+        };
+        Ok(Self { texts: pipes.into_iter().map(text).collect::<Result<_, Errno>>()? })
     }
 
-    /// What arrived.
+    /// What arrived at each.
     #[must_use]
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes.into_inner()
+    pub fn into_bytes(self) -> Vec<Vec<u8>> {
+        self.texts.into_iter().map(|text| text.bytes.into_inner()).collect()
     }
+}
 
+impl Text {
     /// Whether something arrived.
     fn read(&self) -> Result<bool, Errno> {
         let mut buffer = [0; CHUNK_BYTES];
@@ -243,15 +253,22 @@ impl Collect {
 
 impl Stream for Collect {
     fn poll_fds(&self) -> Vec<PollFd<'_>> {
-        if self.open.get() { vec![PollFd::new(self.from.as_fd(), PollFlags::POLLIN)] } else { Vec::new() }
+        let open = self.texts.iter().filter(|text| text.open.get());
+        open.map(|text| PollFd::new(text.from.as_fd(), PollFlags::POLLIN)).collect()
     }
 
     fn copy(&self, ready: &[bool]) -> Result<(), Errno> {
-        if ready.first() == Some(&true) { self.read().map(drop) } else { Ok(()) }
+        let open: Vec<&Text> = self.texts.iter().filter(|text| text.open.get()).collect();
+        for (text, _) in open.into_iter().zip(ready).filter(|(_, ready)| **ready) {
+            text.read()?;
+        }
+        Ok(())
     }
 
     fn drain(&self) -> Result<(), Errno> {
-        while self.open.get() && self.read()? {}
+        for text in &self.texts {
+            while text.open.get() && text.read()? {}
+        }
         Ok(())
     }
 }
@@ -262,6 +279,8 @@ pub struct Terminal {
     master: OwnedFd,
     /// What our own terminal was, to be restored.
     saved: Option<Termios>,
+    /// Read from our input and not yet taken by the job's terminal: it takes no more than its job reads.
+    input: RefCell<Vec<u8>>,
     input_open: Cell<bool>,
     output_open: Cell<bool>,
 }
@@ -275,10 +294,17 @@ impl Terminal {
         let OpenptyResult { master, slave } = openpty(None, None)?;
         jacamar_kernel::close_on_exec(master.as_fd())?;
         jacamar_kernel::close_on_exec(slave.as_fd())?;
+        jacamar_kernel::set_nonblocking(master.as_fd())?;
         fchown(&slave, Some(Uid::from_raw(uid)), None)?;
         let ours = std::io::stdin();
         let saved = if isatty(ours.as_fd())? { Some(tcgetattr(ours.as_fd())?) } else { None };
-        let terminal = Self { master, saved, input_open: Cell::new(true), output_open: Cell::new(true) };
+        let terminal = Self {
+            master,
+            saved,
+            input: RefCell::new(Vec::new()),
+            input_open: Cell::new(true),
+            output_open: Cell::new(true),
+        };
         if let Some(saved) = &terminal.saved {
             terminal.follow_window_size()?;
             let mut raw = saved.clone();
@@ -299,15 +325,35 @@ impl Terminal {
         }
     }
 
-    fn copy_input(&self) -> Result<(), Errno> {
-        let mut buffer = [0; 4096];
+    fn read_input(&self) -> Result<(), Errno> {
+        let mut buffer = [0; CHUNK_BYTES];
         let length = read(standard_input(), &mut buffer)?;
+        let mut input = self.input.borrow_mut();
         if length == 0 {
             self.input_open.set(false);
             // End of file for the job: what ^D is to a person.
-            return write_all(self.master.as_fd(), &[4]);
+            input.push(4);
+        } else {
+            input.extend_from_slice(buffer.get(..length).unwrap_or_default());
         }
-        write_all(self.master.as_fd(), buffer.get(..length).unwrap_or_default())
+        Ok(())
+    }
+
+    fn write_input(&self) -> Result<(), Errno> {
+        let mut input = self.input.borrow_mut();
+        match write(&self.master, &input) {
+            Ok(length) => {
+                input.drain(..length);
+                Ok(())
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Whether more is to come or to be written, and somebody has the job's side open.
+    fn takes_input(&self) -> bool {
+        self.output_open.get() && (self.input_open.get() || !self.input.borrow().is_empty())
     }
 
     /// Whether there was something.
@@ -323,28 +369,33 @@ impl Terminal {
                 write_all(std::io::stdout().as_fd(), buffer.get(..length).unwrap_or_default())?;
                 Ok(true)
             }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
             Err(errno) => Err(errno),
         }
     }
 }
 
 impl Stream for Terminal {
-    /// The job's output, then our input; closed ones would wake every poll(2).
+    /// The job's output, then our input or, with some in hand, the job's terminal to write it to; closed ones would wake
+    /// every poll(2).
     fn poll_fds(&self) -> Vec<PollFd<'_>> {
-        let both = [(&self.output_open, self.master.as_fd()), (&self.input_open, standard_input())];
-        both.into_iter()
-            .filter(|(open, _)| open.get())
-            .map(|(_, fd)| PollFd::new(fd, PollFlags::POLLIN))
-            .collect()
+        let output = PollFd::new(self.master.as_fd(), PollFlags::POLLIN);
+        let input = match self.input.borrow().is_empty() {
+            true => PollFd::new(standard_input(), PollFlags::POLLIN),
+            false => PollFd::new(self.master.as_fd(), PollFlags::POLLOUT),
+        };
+        let both = [(self.output_open.get(), output), (self.takes_input(), input)];
+        both.into_iter().filter(|(open, _)| *open).map(|(_, fd)| fd).collect()
     }
 
     fn copy(&self, ready: &[bool]) -> Result<(), Errno> {
+        let (takes_input, in_hand) = (self.takes_input(), !self.input.borrow().is_empty());
         let mut ready = ready.iter().copied();
         if self.output_open.get() && ready.next() == Some(true) {
             self.copy_output()?;
         }
-        if self.input_open.get() && ready.next() == Some(true) {
-            self.copy_input()?;
+        if takes_input && ready.next() == Some(true) {
+            if in_hand { self.write_input()? } else { self.read_input()? }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use testbed::host::{Host, Level, PREFIX, Place, Started, Surroundings};
+use testbed::host::{Host, Level, PREFIX, Place, Start, Started, Surroundings};
 
 const SLICE: &str = "/sys/fs/cgroup/jacamar.slice";
 
@@ -52,6 +52,44 @@ fn a_job_that_takes_too_much_memory_is_killed_and_the_node_is_not() {
     // dd(1) fills a buffer of this size.
     let out = root().run("default", "dd if=/dev/zero of=/dev/null bs=1400M count=1 2>/dev/null; echo $?");
     assert_eq!(out.ok().trim(), "137");
+}
+
+/// Each change of ids sets "dumpable" to this value: 1 would let the user read process 1, which has our environment.
+#[test]
+fn process_1_cannot_be_read_whatever_suid_dumpable_is() {
+    for value in ["0", "1", "2"] {
+        std::fs::write("/proc/sys/fs/suid_dumpable", value).expect("a kernel of our own");
+        let script = "cat /proc/1/environ; echo code=$?; ls -l /proc/1/fd; echo fd=$?";
+        for level in [Level::Root, Level::Capabilities] {
+            let place = Place { level, ..root() };
+            let ran = place.run("default", script);
+            assert!(ran.value("code") != "0" && ran.value("fd") != "0", "{level}, {value}: {ran}");
+        }
+    }
+    std::fs::write("/proc/sys/fs/suid_dumpable", "0").expect("a kernel of our own");
+}
+
+/// `OOMScoreAdjust=-500` of the runner's unit is the runner's.
+#[test]
+fn a_job_is_not_kept_from_the_oom_killer() {
+    for level in [Level::Root, Level::Capabilities, Level::User] {
+        for (given, expected) in [("-500", "0"), ("300", "300")] {
+            let line = format!("echo {given} > /proc/self/oom_score_adj && exec \"$@\"");
+            let under = ["sh", "-c", &line, "sh"];
+            let place = Place { level, ..root() };
+            for profile in ["default", "compat"] {
+                let command = ["cat", "/proc/self/oom_score_adj"];
+                let start = Start { profile, under: &under, command: &command, ..Start::default() };
+                let ran = place.start(&start).finish();
+                if level == Level::Capabilities && profile == "compat" {
+                    // No control group is delegated here, so there is no floor.
+                    assert_eq!(ran.code, 125, "{ran}");
+                } else {
+                    assert_eq!(ran.out.trim(), expected, "{level}, {profile}, {given}: {ran}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod random;
 mod seccomp;
 mod signals;
 mod terminal;
+mod urgency;
 
 pub use capability::{Capabilities, ambient_clear, bounding_drop, bounding_has, capget, capset};
 pub use clone::{clone, clone_into, clone_until_exec};
@@ -35,6 +36,10 @@ pub use random::{random, random_name};
 pub use seccomp::{Instruction, load_filter};
 pub use signals::reset_signals;
 pub use terminal::{make_controlling_terminal, set_window_size, window_size};
+pub use urgency::{
+    is_io_realtime, is_nice_negative, is_realtime, ordinary_io, ordinary_nice, ordinary_oom_score,
+    ordinary_scheduling,
+};
 
 /// Turns a raw return value of syscall(2) into a result.
 fn check(value: libc::c_long) -> Result<libc::c_long, Errno> {

@@ -79,6 +79,13 @@ impl Step {
                 vec!["read(_, \"\\377\", 1)".into(), "prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE)".into()]
             }
             Self::DieWithSupervisor => one("prctl(PR_SET_PDEATHSIG, SIGKILL)".into()),
+            Self::OrdinaryOomScore => one(write("/proc/self", "oom_score_adj", "0")),
+            Self::OrdinaryNice => one("setpriority(PRIO_PROCESS, 0, 0)".into()),
+            Self::OrdinaryScheduling => one("sched_setscheduler(0, SCHED_OTHER, [0])".into()),
+            Self::OrdinaryIo => {
+                one("ioprio_set(IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_NONE, 0))".into())
+            }
+            Self::Undumpable => one("prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE)".into()),
             Self::NewSession => one("setsid()".into()),
             Self::SessionKeyring => one("keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)".into()),
             Self::SlaveMounts => one("mount(NULL, \"/\", NULL, MS_REC|MS_SLAVE, NULL)".into()),

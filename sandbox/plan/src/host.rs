@@ -102,6 +102,21 @@ pub struct HostMount {
     pub flags: MountFlags,
 }
 
+/// What our process inherited of urgency. A job is an ordinary process: what is above that is taken from it, what is
+/// below, as `Nice=10` of the runner's unit, is the site's will and stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Urgency {
+    /// A negative nice value, getpriority(2).
+    pub nice: bool,
+    /// A realtime or deadline policy, sched(7).
+    pub scheduling: bool,
+    /// The realtime class, ioprio_get(2).
+    pub io: bool,
+    /// A negative `/proc/self/oom_score_adj`, proc_pid_oom_score_adj(5).
+    pub oom_score: bool,
+}
+
 /// Host facts: probed, kept in the record, printed by `explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,6 +141,8 @@ pub struct Host {
     pub cap_last_cap: u8,
     /// Our own `NoNewPrivs`: file capabilities and setuid helpers are dead where it is set.
     pub no_new_privs: bool,
+    /// What our process has of urgency above an ordinary one.
+    pub urgency: Urgency,
     /// Physical memory.
     pub memory: Bytes,
     /// The smaller of kernel.pid_max and kernel.threads-max.

@@ -23,7 +23,7 @@ mod words;
 pub use check::{CheckedPlan, Violation, check};
 pub use explain::{ExplainedStep, Explanation, Reason, explain};
 pub use filter::{AddressFamilies, Answer, CallRule, Condition, Filter, address_family};
-pub use host::{Arch, Calls, CgroupHost, CgroupVersion, Host, HostMount, Presence};
+pub use host::{Arch, Calls, CgroupHost, CgroupVersion, Host, HostMount, Presence, Urgency};
 pub use mount::{Mount, MountFlags, Submount};
 pub use phases::{
     Bounding, CgroupLimits, Confine, Contain, Execute, IdMap, IdMaps, Identity, Init, Isolate, JobCgroup,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, Filter, Key, Level, Mount, Origin, Phase, Stage, Step};
+use crate::{Bytes, Filter, Key, Level, Mount, Origin, Phase, Stage, Step, Urgency};
 
 /// What will be done for one stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,6 +188,8 @@ impl IdMaps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Isolate {
+    /// What the runner has of urgency and the job does not get.
+    pub urgency: Urgency,
     /// A new, empty session keyring.
     pub session_keyring: bool,
     /// Mounts of the host still arrive, ours do not leave (`MS_SLAVE`).
@@ -330,7 +332,16 @@ impl Plan {
     /// Steps of the child. A failure in the child is reported as an index into this list.
     #[must_use]
     pub fn child_steps(&self) -> Vec<Step> {
-        let mut steps = vec![Step::AwaitRelease, Step::DieWithSupervisor, Step::NewSession];
+        let Urgency { nice, scheduling, io, oom_score } = self.isolate.urgency;
+        let mut steps = Vec::new();
+        // Not later: an undumpable process cannot open this file of its own.
+        if oom_score {
+            steps.push(Step::OrdinaryOomScore);
+        }
+        steps.extend([Step::AwaitRelease, Step::DieWithSupervisor, Step::NewSession]);
+        let ordinary =
+            [(nice, Step::OrdinaryNice), (scheduling, Step::OrdinaryScheduling), (io, Step::OrdinaryIo)];
+        steps.extend(ordinary.into_iter().filter(|(urgent, _)| *urgent).map(|(_, step)| step));
         // The two file capabilities are all that the capability level has outside of a user namespace.
         let sys_admin = self.level != Level::Capabilities || self.contain.namespaces.user;
         if self.isolate.session_keyring {
@@ -344,6 +355,7 @@ impl Plan {
             steps.push(Step::WearGid { gid: wear.gid });
             steps.push(Step::WearUid { uid: wear.uid });
             steps.push(Step::WearCapabilities { sys_admin });
+            steps.push(Step::Undumpable);
         }
         if !self.view.mounts.is_empty() {
             steps.push(Step::VerifyProc);
@@ -371,6 +383,7 @@ impl Plan {
             if self.keeps_sys_admin() {
                 steps.push(Step::KeepSysAdmin);
             }
+            steps.push(Step::Undumpable);
         }
         steps.push(Step::ChangeDirectory { path: self.confine.directory.clone() });
         steps.push(Step::DieWithSupervisor);

@@ -164,7 +164,7 @@ impl Planner<'_> {
             level: self.host.level,
             stage: stage.clone(),
             contain: Contain { cgroup, namespaces, id_maps },
-            isolate: Isolate { session_keyring, slave_mounts: namespaces.mount },
+            isolate: Isolate { urgency: self.host.urgency, session_keyring, slave_mounts: namespaces.mount },
             identity,
             view: View { mounts },
             confine: Confine { bounding, directory: job.working_directory.clone(), no_new_privs, filter },

@@ -65,12 +65,20 @@ pub enum Step {
     Release,
 
     // Isolate: from here on the child.
+    /// Write 0 into `/proc/self/oom_score_adj`, proc_pid_oom_score_adj(5).
+    OrdinaryOomScore,
     /// Wait for that byte; end of file ends the child.
     AwaitRelease,
     /// `PR_SET_PDEATHSIG`, prctl(2).
     DieWithSupervisor,
     /// setsid(2).
     NewSession,
+    /// Nice value 0, setpriority(2).
+    OrdinaryNice,
+    /// `SCHED_OTHER`, sched_setscheduler(2).
+    OrdinaryScheduling,
+    /// No I/O scheduling class of its own, ioprio_set(2).
+    OrdinaryIo,
     /// A new session keyring, keyctl(2).
     SessionKeyring,
     /// Mount events of the host arrive, ours do not leave.
@@ -97,6 +105,9 @@ pub enum Step {
         /// Whether the level has it: as root, and in a user namespace.
         sys_admin: bool,
     },
+
+    /// `PR_SET_DUMPABLE`, prctl(2): each change of ids sets it to the value of `fs.suid_dumpable`.
+    Undumpable,
 
     // View.
     /// /proc is a procfs: descriptors are named by it.
@@ -235,15 +246,20 @@ impl Step {
             | Self::MapUids { .. }
             | Self::MapGids { .. }
             | Self::Release => Phase::Contain,
-            Self::AwaitRelease
+            Self::OrdinaryOomScore
+            | Self::AwaitRelease
             | Self::DieWithSupervisor
             | Self::NewSession
+            | Self::OrdinaryNice
+            | Self::OrdinaryScheduling
+            | Self::OrdinaryIo
             | Self::SessionKeyring
             | Self::SlaveMounts => Phase::Isolate,
             Self::SetGroups { .. }
             | Self::WearGid { .. }
             | Self::WearUid { .. }
-            | Self::WearCapabilities { .. } => Phase::Wear,
+            | Self::WearCapabilities { .. }
+            | Self::Undumpable => Phase::Wear,
             Self::VerifyProc | Self::OpenSource { .. } | Self::Mount(_) => Phase::View,
             Self::RaiseCapabilities { .. }
             | Self::CoreLimit
@@ -304,14 +320,19 @@ impl Step {
             | Self::MapUids { .. }
             | Self::MapGids { .. }
             | Self::Release
+            | Self::OrdinaryOomScore
             | Self::AwaitRelease
             | Self::DieWithSupervisor
             | Self::NewSession
+            | Self::OrdinaryNice
+            | Self::OrdinaryScheduling
+            | Self::OrdinaryIo
             | Self::SlaveMounts
             | Self::SetGroups { .. }
             | Self::WearGid { .. }
             | Self::WearUid { .. }
             | Self::WearCapabilities { .. }
+            | Self::Undumpable
             | Self::VerifyProc
             | Self::OpenSource { .. }
             | Self::RaiseCapabilities { .. }
@@ -373,6 +394,10 @@ impl fmt::Display for Step {
             Self::Release => f.write_str("release the child"),
             Self::AwaitRelease => f.write_str("wait for the release"),
             Self::DieWithSupervisor => f.write_str("die with the supervisor"),
+            Self::OrdinaryOomScore => f.write_str("give back the runner's protection from the OOM killer"),
+            Self::OrdinaryNice => f.write_str("give back the runner's negative nice value"),
+            Self::OrdinaryScheduling => f.write_str("give back the runner's realtime scheduling"),
+            Self::OrdinaryIo => f.write_str("give back the runner's realtime I/O class"),
             Self::NewSession => f.write_str("start a new session"),
             Self::SessionKeyring => f.write_str("join a new session keyring"),
             Self::SlaveMounts => f.write_str("let no mount leave the namespace"),
@@ -381,6 +406,7 @@ impl fmt::Display for Step {
             Self::WearUid { uid } => write!(f, "wear user {uid}"),
             Self::WearCapabilities { sys_admin: true } => f.write_str("keep CAP_SYS_ADMIN alone effective"),
             Self::WearCapabilities { sys_admin: false } => f.write_str("keep no capability effective"),
+            Self::Undumpable => f.write_str("forbid tracing and core dumps, which a change of ids may allow"),
             Self::VerifyProc => f.write_str("verify that /proc is a procfs"),
             Self::OpenSource { path } => write!(f, "open {path} as the user"),
             Self::Mount(mount) => write!(f, "{mount}"),

@@ -3,7 +3,7 @@
 use crate::trace::Call;
 
 /// Nothing of these happens in the child without being explained.
-const EXPLAINED: [&str; 38] = [
+const EXPLAINED: [&str; 41] = [
     "add_key",
     "capset",
     "chdir",
@@ -16,6 +16,7 @@ const EXPLAINED: [&str; 38] = [
     "fsmount",
     "fsopen",
     "fspick",
+    "ioprio_set",
     "keyctl",
     "mkdir",
     "mount",
@@ -27,12 +28,14 @@ const EXPLAINED: [&str; 38] = [
     "prctl",
     "prlimit64",
     "request_key",
+    "sched_setscheduler",
     "seccomp",
     "setfsgid",
     "setfsuid",
     "setgid",
     "setgroups",
     "setpgid",
+    "setpriority",
     "setregid",
     "setresgid",
     "setresuid",
@@ -45,8 +48,9 @@ const EXPLAINED: [&str; 38] = [
 ];
 
 /// What else the child does: beginnings of calls, each with its reason. Reading changes nothing.
-const ALSO: [(&str, &str); 2] = [
+const ALSO: [(&str, &str); 3] = [
     ("prctl(PR_CAPBSET_READ, ", "the proof reads the bounding set, one capability after the other"),
+    ("prctl(PR_GET_DUMPABLE", "the proof reads it back"),
     ("prctl(PR_GET_NO_NEW_PRIVS, ", "the proof reads it back"),
 ];
 

@@ -21,7 +21,7 @@ const TRACED: &str = "trace=execve,clone,clone3,fork,vfork,mkdir,read,write,prct
     mount,umount2,move_mount,open_tree,fsopen,fsconfig,fsmount,fspick,mount_setattr,pivot_root,chroot,chdir,fchdir,\
     setsid,setpgid,setns,unshare,keyctl,add_key,request_key,setuid,setgid,setreuid,setregid,setresuid,setresgid,\
     setfsuid,setfsgid,setgroups,capset,seccomp,prlimit64,setrlimit,umask,mkdirat,personality,sched_setaffinity,\
-    setpriority,sethostname";
+    setpriority,sched_setscheduler,ioprio_set,sethostname";
 
 /// `explain --json`, as far as it is compared.
 #[derive(Deserialize)]
@@ -39,13 +39,15 @@ struct ExplainedStep {
 struct Launch {
     place: Place<'static>,
     profile: &'static str,
+    /// A command that executes the launcher.
+    under: &'static [&'static str],
     /// A control group delegated to the starter, as by `Delegate=yes`.
     group: Option<ControlGroup>,
 }
 
 impl Launch {
     fn new(level: Level, surroundings: Surroundings, profile: &'static str) -> Self {
-        Self { place: Place { host: Host::shared(), level, surroundings }, profile, group: None }
+        Self { place: Place { host: Host::shared(), level, surroundings }, profile, under: &[], group: None }
     }
 
     fn compare(&self) {
@@ -61,7 +63,8 @@ impl Launch {
 
     fn run(&self, under: &[&str], before: &str) -> Ran {
         let enter = self.group.as_ref().map(ControlGroup::enter).into_iter().flatten().collect::<Vec<_>>();
-        let under: Vec<&str> = enter.iter().map(String::as_str).chain(under.iter().copied()).collect();
+        let enter = enter.iter().map(String::as_str);
+        let under: Vec<&str> = enter.chain(self.under.iter().copied()).chain(under.iter().copied()).collect();
         self.place
             .start(&Start {
                 profile: self.profile,
@@ -119,6 +122,19 @@ fn compare_delegated(level: Level, profile: &'static str) {
 #[test]
 fn root_default() {
     compare(Level::Root, Surroundings::AsItIs, "default");
+}
+
+/// What the runner's unit has of `Nice=`, `CPUSchedulingPolicy=` and `IOSchedulingClass=`.
+const URGENT: &[&str] = &["nice", "-n", "-5", "chrt", "--fifo", "10", "ionice", "-c", "1"];
+
+#[test]
+fn root_default_under_an_urgent_runner() {
+    Launch { under: URGENT, ..Launch::new(Level::Root, Surroundings::AsItIs, "default") }.compare();
+}
+
+#[test]
+fn user_default_under_an_urgent_runner() {
+    Launch { under: URGENT, ..Launch::new(Level::User, Surroundings::AsItIs, "default") }.compare();
 }
 
 #[test]

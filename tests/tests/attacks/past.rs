@@ -86,13 +86,14 @@ fn cve_2024_21626_a_leaked_directory_is_no_working_directory() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn cve_2017_5226_2016_2779_2019_7303_2019_10063_2023_1523_no_words_into_a_terminal() {
-    // ioctl: TIOCSTI, TIOCLINUX, plain and with bits that the kernel does not look at.
+    // ioctl: TIOCSTI, TIOCLINUX, TIOCSETD, plain and with bits that the kernel does not look at.
     let lines = "sti native 16 0 0x5412 0 0 0 0\nlinux native 16 0 0x541c 0 0 0 0\n\
                  sti-high native 16 0 0x100005412 0 0 0 0\nlinux-high native 16 0 0x7fffffff0000541c 0 0 0 0\n\
+                 setd native 16 0 0x5423 0 0 0 0\nsetd-high native 16 0 0x900005423 0 0 0 0\n\
                  winsize native 16 0 0x5413 0 0 0 0\n";
     for place in places() {
         let ran = calls(&place, lines);
-        for name in ["sti", "linux", "sti-high", "linux-high"] {
+        for name in ["sti", "linux", "sti-high", "linux-high", "setd", "setd-high"] {
             assert_eq!(ran.value(name), "1", "{place}: {ran}");
         }
         // The others still reach the kernel: ENOTTY of a pipe.

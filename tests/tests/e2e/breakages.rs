@@ -156,6 +156,28 @@ fn a_missing_account_of_ours() {
     assert!(ran.err.contains("useradd --system"), "{ran}");
 }
 
+/// A helper has handled what strangers wrote: what it says is a part of our own message, never the job log itself.
+#[test]
+fn a_helper_that_talks_and_does_not_answer() {
+    for (name, script) in [
+        (
+            "helper-talks",
+            r"printf 'section_start:0:x\r\033[0Knews\033[2J from \342\200\256nowhere\nand more\n' >&2; exit 3",
+        ),
+        ("helper-shouts", "exec yes shouted >&2"),
+        ("helper-is-silent", "exit 0"),
+    ] {
+        let mut place = Place::usual();
+        place.setup.auth = format!("jacamar_path = \"{}\"", place.path("helper"));
+        write(&place.path("helper"), format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755);
+        place.configure(&place.configuration());
+        let mut direct = Direct::new(&place, &place.gitlab.admit(place.small(["true"])));
+        let ran = direct.config();
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{name}: {ran}");
+        golden::check(&place, name, &ran.err);
+    }
+}
+
 /// The runner gives up long before; whoever has raised the limit of his stack does not.
 #[test]
 fn a_hundred_thousand_variables() {

@@ -11,6 +11,7 @@ mod identity;
 mod lacking;
 mod process;
 mod ssh;
+mod terminal;
 mod view;
 
 use testbed::host::{Host, Place, Surroundings};
@@ -43,6 +44,7 @@ in_all_surroundings! {
     crate::process::own_processes_only as own_processes_only,
     crate::process::descriptors as descriptors,
     crate::process::signals as signals,
+    crate::process::ordinary_urgency as ordinary_urgency,
     crate::process::umask_of_the_caller as umask_of_the_caller,
     crate::view::private_directories as private_directories,
     crate::view::no_way_to_others as no_way_to_others,

@@ -107,6 +107,26 @@ pub(crate) fn signals(surroundings: Surroundings) {
     }
 }
 
+/// What the runner's unit may have (`Nice=`, `CPUSchedulingPolicy=`, `IOSchedulingClass=`) above ordinary processes is not
+/// the job's, what is below stays. A negative `OOMScoreAdjust=` is tried in the virtual machine.
+pub(crate) fn ordinary_urgency(surroundings: Surroundings) {
+    let print = "echo nice=$(nice); echo policy=$(chrt -p $$ | head -n 1); echo io=$(ionice -p $$)";
+    let cases: [(&[&str], [&str; 3]); 3] = [
+        (&["nice", "-n", "-5"], ["0", "SCHED_OTHER", "none"]),
+        (&["nice", "-n", "7"], ["7", "SCHED_OTHER", "none"]),
+        (&["chrt", "--fifo", "10", "ionice", "-c", "1", "-n", "3"], ["0", "SCHED_OTHER", "none"]),
+    ];
+    for place in places(surroundings) {
+        for (under, [nice, policy, io]) in cases {
+            let start = Start { under, command: &["bash", "-c", print], ..Start::default() };
+            let ran = place.start(&start).finish();
+            assert_eq!(ran.value("nice"), nice, "{place}, {under:?}: {ran}");
+            assert!(ran.value("policy").ends_with(policy), "{place}, {under:?}: {ran}");
+            assert!(ran.value("io").starts_with(io), "{place}, {under:?}: {ran}");
+        }
+    }
+}
+
 pub(crate) fn umask_of_the_caller(surroundings: Surroundings) {
     for place in places(surroundings) {
         for umask in ["0000", "0022", "0027", "0077"] {

@@ -114,7 +114,10 @@ pub(crate) fn nothing_is_left_on_the_host(surroundings: Surroundings) {
         let mounts_before = mounts(&place);
         // What its owner made hard to remove; and what is bound on /tmp, by the name that only this job has.
         let script = "cd /tmp; mkdir -p a/b/c d; true > a/b/c/f; chmod 0 a/b/c; chmod 0 a; chmod 0500 d; ln -s / root; \
-                      mkfifo fifo; while read -r _ _ _ root at _; do [ $at = /tmp ] && bound=$root; done \
+                      mkfifo fifo; mkdir -p deep-2/x; true > deep-1; mkdir deep-3; \
+                      perl -e 'for (1..3000) { mkdir \"d\" and chdir \"d\" or die }; mkdir \"e$_\" for 1..70'; \
+                      perl -e 'for (1..2500) { open my $f, \">\", \"many-$_\" or die }'; \
+                      while read -r _ _ _ root at _; do [ $at = /tmp ] && bound=$root; done \
                       < /proc/self/mountinfo; echo bound=${bound%/tmp}";
         let ran = place.run("default", script);
         assert_eq!(ran.code, 0, "{place}: {ran}");

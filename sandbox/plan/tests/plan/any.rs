@@ -3,7 +3,7 @@
 use jacamar_plan::{
     AddressFamilies, Answer, Arch, Bytes, CallRule, Calls, CgroupHost, CgroupVersion, Condition, Host,
     KeyringMode, Level, Memory, MountFlags, Need, Presence, Profile, ProtectProc, ProtectSystem, Setting,
-    Settings, Tasks, TemporaryFileSystem,
+    Settings, Tasks, TemporaryFileSystem, Urgency,
 };
 use proptest::option::of;
 use proptest::prelude::*;
@@ -52,8 +52,11 @@ pub(crate) fn host() -> impl Strategy<Value = Host> {
     let archs = prop_oneof![5 => Just(Arch::X86_64), 1 => Just(Arch::Other)];
     let directories = subsequence(sample::DIRECTORIES.to_vec(), 0..=sample::DIRECTORIES.len());
     let flags = (any::<bool>(), any::<bool>(), 0_u8..=63);
+    let urgency = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let urgency =
+        urgency.prop_map(|(nice, scheduling, io, oom_score)| Urgency { nice, scheduling, io, oom_score });
     let namespaces = (presence(), presence(), presence());
-    (archs, level(), calls(), cgroup(), namespaces, directories, flags).prop_map(
+    (archs, level(), calls(), cgroup(), namespaces, directories, flags, urgency).prop_map(
         |(
             arch,
             level,
@@ -62,6 +65,7 @@ pub(crate) fn host() -> impl Strategy<Value = Host> {
             (user, namespaces, own_proc),
             directories,
             (no_new_privs, ssh, last),
+            urgency,
         )| Host {
             arch,
             calls,
@@ -71,6 +75,7 @@ pub(crate) fn host() -> impl Strategy<Value = Host> {
             own_proc,
             cap_last_cap: last,
             no_new_privs,
+            urgency,
             memory: Bytes(4096 * 1000),
             ssh_config_files: ssh,
             directories: sample::directories(&directories),

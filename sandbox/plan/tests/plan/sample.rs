@@ -35,6 +35,7 @@ pub(crate) fn host(level: Level) -> Host {
         user_namespaces: present,
         namespaces: present,
         own_proc: present,
+        urgency: jacamar_plan::Urgency::default(),
         cap_last_cap: 40,
         no_new_privs: false,
         memory: Bytes(8 << 30),
