@@ -18,7 +18,7 @@ use jacamar_site::profile::{OwnProcess, own_profile};
 use jacamar_site::trusted_file::Trust;
 
 use crate::helper::{Helpers, Task, sealed};
-use crate::stage::StageError;
+use crate::stage::{StageError, mend};
 
 /// Fetching the keys, DNS and TLS included.
 const FETCH_LIMIT: Duration = Duration::from_secs(20);
@@ -137,7 +137,7 @@ fn fetch(
         Some(path) => {
             // Who can write it can name his own GitLab.
             let document = jacamar_site::trusted_file::read(Path::new(path.as_str()), trust)
-                .map_err(|untrusted| StageError::Broken(untrusted.into()))?;
+                .map_err(|untrusted| StageError::Broken(mend("[general] tls-ca-file", untrusted)))?;
             vec![sealed(&[document.text().as_bytes()])?]
         }
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use jacamar_contract::frame;
 use jacamar_contract::resolve::{self, ResolveAnswer, ResolveRequest};
-use jacamar_plan::{Directories, Grant, Host, Job, Profile, Site, Stage, Without};
+use jacamar_plan::{Directories, Grant, Host, Job, Mount, Profile, Refusal, Site, Stage, Without};
 use jacamar_sandbox::{Own, Terms};
 use jacamar_site::config::Settings;
 
@@ -74,7 +74,7 @@ fn ask(question: &Question<'_>, request: &ResolveRequest) -> Result<Vec<u8>, Sta
         answer_max_bytes: resolve::ANSWER_MAX_BYTES,
     };
     // The job's own view, but not its private directories, which do not exist yet: a data_dir below /tmp is refused
-    // by the view of the stages.
+    // when the stages are planned.
     let mut profile = question.profile.clone();
     profile.settings.private_tmp = None;
     let host = Host { ssh_config_files: false, ..question.host.clone() };
@@ -98,6 +98,18 @@ fn ask(question: &Question<'_>, request: &ResolveRequest) -> Result<Vec<u8>, Sta
     Ok(answered.into_answer().context("could not run jacamar resolve")?)
 }
 
+/// What is mounted over a directory, so that the job would have another one of that name.
+fn covered<'a>(mount: &'a Mount, directory: &str) -> Option<&'a str> {
+    let target = match mount {
+        // A tree over itself, read-only.
+        Mount::Bind { source, target, .. } if source == target => return None,
+        Mount::Bind { target, .. } | Mount::Tmpfs { target, .. } | Mount::Mqueue { target } => target,
+        Mount::Proc { .. } => "/proc",
+        Mount::ReadOnly { .. } => return None,
+    };
+    Path::new(directory).starts_with(target).then_some(target)
+}
+
 /// Whether the plans of later stages can be made: what this host cannot give is refused before anything happened. What
 /// is only preferred is told.
 pub(crate) fn try_plan(
@@ -107,14 +119,25 @@ pub(crate) fn try_plan(
     site: &Site,
     job_id: &str,
     tmp_base: &str,
+    base: &str,
 ) -> Result<Vec<Without>, StageError> {
     let below = |name: &str| format!("{tmp_base}/{job_id}/{name}");
     let directories =
         Directories { tmp: below("tmp"), var_tmp: below("var-tmp"), ssh_config: below("ssh_config.d") };
     let job = Job { id: job_id.to_owned(), directories, working_directory: "/".into() };
     let terms = Terms { grant, profile, site, host, job: &job, stage: &Stage::Prepare };
-    match terms.plan() {
-        Ok(checked) => Ok(checked.plan().without.clone()),
-        Err(error) => Err(error.into()),
+    let checked = terms.plan()?;
+    let plan = checked.plan();
+    match plan.view.mounts.iter().find_map(|mount| covered(mount, base)) {
+        Some(target) => Err(StageError::Refused(Refusal {
+            rule: "data_dir_covered".into(),
+            object: format!("data_dir {base}"),
+            cause: format!(
+                "lies below {target}, in place of which the profile {} shows another",
+                profile.name
+            ),
+            hint: "the runner's administrators have to look at [general] data_dir".into(),
+        })),
+        None => Ok(plan.without.clone()),
     }
 }

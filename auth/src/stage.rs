@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod config;
+mod known;
 mod prepare;
 mod run;
 mod site;
@@ -19,6 +20,8 @@ use jacamar_contract::joblog;
 use jacamar_plan::{Outcome, Refusal, Stage};
 use jacamar_record::RecordError;
 use jacamar_sandbox::{Own, SessionError};
+use known::Known;
+pub(crate) use site::mend;
 
 /// Why a stage did not do what it was asked to.
 #[derive(Debug)]
@@ -27,6 +30,16 @@ pub(crate) enum StageError {
     Refused(Refusal),
     /// Something does not work: a system failure.
     Broken(anyhow::Error),
+}
+
+impl StageError {
+    /// As an error of ours, where a refusal is one as well.
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Refused(refusal) => refusal.into(),
+            Self::Broken(error) => error,
+        }
+    }
 }
 
 impl From<anyhow::Error> for StageError {
@@ -81,14 +94,14 @@ pub(crate) fn stage(own: &Own, invocation: Invocation) -> u8 {
         return environment.exit_codes.system_failure.get();
     }
     let stage = invocation.call.stage();
-    let mut contact = String::new();
+    let mut known = Known::default();
     let result = match invocation.call {
         Call::Config { configuration } => {
-            config::config(own, &environment, configuration.as_deref(), &mut contact)
+            config::config(own, &environment, configuration.as_deref(), &mut known)
         }
-        Call::Prepare => prepare::prepare(own, &environment, &mut contact),
-        Call::Run { script, sub_stage } => run::run(own, &environment, &script, sub_stage, &mut contact),
-        Call::Cleanup { .. } => cleanup::cleanup(own, &environment),
+        Call::Prepare => prepare::prepare(own, &environment, &mut known),
+        Call::Run { script, sub_stage } => run::run(own, &environment, &script, sub_stage, &mut known),
+        Call::Cleanup { .. } => cleanup::cleanup(own, &environment, &mut known),
     };
     // To the runner 0 is success, also where its own time limit sent a signal that nobody waited for.
     let result = match (own.asked_to_end(), result) {
@@ -96,7 +109,12 @@ pub(crate) fn stage(own: &Own, invocation: Invocation) -> u8 {
         (Ok(_), result) => result,
         (Err(error), _) => Err(StageError::Broken(error.into())),
     };
-    let verdict = conclude(&stage, result, &environment, &contact);
+    let audited = known.end(&stage, &result);
+    let mut verdict = conclude(&stage, result, &environment, &known.contact);
+    if let Err(error) = audited {
+        tell(&broken(&stage, &error, &known.contact));
+        verdict = broken_verdict(&environment);
+    }
     match write_code_file(&environment, verdict.code_file) {
         Ok(()) => verdict.exit_code,
         Err(error) => {
@@ -136,9 +154,14 @@ fn conclude(
         }
         Err(StageError::Broken(error)) => {
             tell(&broken(stage, &error, contact));
-            Verdict { exit_code: codes.system_failure.get(), code_file: CodeFile::Removed }
+            broken_verdict(environment)
         }
     }
+}
+
+fn broken_verdict(environment: &RunnerEnvironment) -> Verdict {
+    let exit_code = environment.exit_codes.system_failure.get();
+    Verdict { exit_code, code_file: CodeFile::Removed }
 }
 
 /// The end of a user-side stage that runs no text of the job: the numbers that it shares with us.

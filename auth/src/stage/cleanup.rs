@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use jacamar_contract::environment::{RecordVariable, RunnerEnvironment};
+use jacamar_contract::stage_report::exit_code;
 use jacamar_kernel::{Errno, pidfd_open, pidfd_send_signal};
 use jacamar_plan::{Level, Outcome, Stage};
 use jacamar_record::{Jobs, OpenJob, ProcessId, Record, RecordError, boot_id};
@@ -14,14 +15,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::known::Known;
 use super::user_side::{account_exists, directories, host, request, run_as_user, state};
 use super::{StageEnd, StageError, tell};
-use crate::audit::{Audit, Priority};
 
 /// Processes that were killed end within this, or the job is not clean.
 const END_WITHIN: Duration = Duration::from_secs(4);
 
-pub(super) fn cleanup(own: &Own, environment: &RunnerEnvironment) -> Result<StageEnd, StageError> {
+pub(super) fn cleanup(
+    own: &Own,
+    environment: &RunnerEnvironment,
+    known: &mut Known,
+) -> Result<StageEnd, StageError> {
     let name = match &environment.record {
         RecordVariable::Named(name) => name,
         RecordVariable::Unset => {
@@ -40,25 +45,34 @@ pub(super) fn cleanup(own: &Own, environment: &RunnerEnvironment) -> Result<Stag
         Err(RecordError::Missing(_)) => return Ok(StageEnd::done()),
         other => other?,
     };
-    finish(own, job, &jobs, level, &state)?;
+    // Cleaned up is what can be, also where that cannot be told.
+    let told = known.record(job.record(), &state);
+    if finish(own, job, &jobs, level)? == UserFiles::Left {
+        known.user_files_left();
+    }
+    told?;
     Ok(StageEnd::done())
 }
 
+/// What became of the runner's files in the user's own directories.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UserFiles {
+    Removed,
+    /// The user made it impossible, and the user's side has said which.
+    Left,
+}
+
 /// Ends and removes a job; also what `gc` will do with records that nobody finishes.
-fn finish(
-    own: &Own,
-    job: OpenJob,
-    jobs: &Jobs,
-    level: Level,
-    state: &std::path::Path,
-) -> Result<(), StageError> {
+fn finish(own: &Own, job: OpenJob, jobs: &Jobs, level: Level) -> anyhow::Result<UserFiles> {
     let record = job.record();
     let same_boot = record.boot_id == boot_id().context("could not read the boot id")?;
     // What fails is told at the end: each step is done whatever became of the one before.
     let mut trouble = Vec::new();
-    let mut attempt = |result: Result<(), StageError>| trouble.extend(result.err());
+    let mut attempt =
+        |result: anyhow::Result<()>| trouble.extend(result.err().map(|error| format!("{error:#}")));
     // No stage starts any more. (On a full disk one could; the rest is done all the same.)
-    attempt(job.mark_closing().map_err(StageError::from));
+    attempt(job.mark_closing().map_err(anyhow::Error::from));
+    let mut user_files = UserFiles::Removed;
     if same_boot {
         let running = job.running().unwrap_or_else(|error| {
             attempt(Err(error.into()));
@@ -67,58 +81,55 @@ fn finish(
         if let Some(running) = running {
             // The supervisor first: it would take the end of its child for the job's. Its death is end of file for
             // process 1, which ends the stage; not waited for in vain.
-            attempt(end(running.supervisor).map_err(StageError::Broken));
-            attempt(end(running.init).map_err(StageError::Broken));
+            attempt(end(running.supervisor));
+            attempt(end(running.init));
         }
         attempt(end_cgroup(record, job.name(), level));
-        attempt(remove_secrets(own, &job));
+        attempt(remove_secrets(own, &job).map(|became| user_files = became));
         attempt(end_cgroup(record, job.name(), level));
     }
     // A free lock alone is no proof, so it comes last.
     let lock = job.lock(END_WITHIN)?;
-    let removed = directories(&job).remove().context("could not remove the job's directories");
-    attempt(removed.map_err(StageError::Broken));
-    let audit = Audit::open(&record.audit, state)?;
-    let fields = [
-        ("job_id", record.project.job_id.into()),
-        ("account", record.grant.account.name.clone().into()),
-        ("clean", trouble.is_empty().into()),
-    ];
+    attempt(directories(&job).remove().context("could not remove the job's directories"));
     if trouble.is_empty() {
         job.remove(jobs)?;
+        return Ok(user_files);
     }
     drop(lock);
-    audit.line(Priority::Info, "cleanup", &fields)?;
     // The record stays where something is left: another cleanup finds it.
-    trouble.into_iter().next().map_or(Ok(()), Err)
+    bail!("{}", trouble.join("; "))
 }
 
-fn end_cgroup(record: &Record, name: &str, level: Level) -> Result<(), StageError> {
+fn end_cgroup(record: &Record, name: &str, level: Level) -> anyhow::Result<()> {
     let Ok(node) = &record.host_facts.cgroup.node else { return Ok(()) };
     let uid = record.grant.account.uid;
-    jacamar_sandbox::remove_job_cgroup(node, uid, name, level, END_WITHIN)
-        .map_err(|error| StageError::Broken(error.into()))
+    Ok(jacamar_sandbox::remove_job_cgroup(node, uid, name, level, END_WITHIN)?)
 }
 
 /// After an abort the runner does not run `cleanup_file_variables`: file variables and tokens stay in
 /// `<project>.tmp`. They are the user's, so the user's side removes them, in the sandbox.
-fn remove_secrets(own: &Own, job: &OpenJob) -> Result<(), StageError> {
+fn remove_secrets(own: &Own, job: &OpenJob) -> anyhow::Result<UserFiles> {
     let record = job.record();
     // Without its directories no script of the job has run.
     if account_exists(record).is_err() || !directories(job).exist() {
-        return Ok(());
+        return Ok(UserFiles::Removed);
     }
     let mut request = request(record, Stage::Cleanup, &[]);
     request.report = false;
     request.remove = vec![format!("{}/{}.tmp", record.builds_dir, record.project.project_path)];
-    let done = run_as_user(own, job, &host(record)?, &request, &[])?;
+    let done = run_as_user(own, job, &host(record)?, &request, &[]).map_err(StageError::into_error)?;
     match done.ended.outcome {
-        Outcome::Exited(0) => Ok(()),
-        Outcome::Broken(error) => Err(StageError::Broken(error.into())),
-        outcome @ (Outcome::Exited(_) | Outcome::Signalled(_) | Outcome::Refused(_)) => {
-            Err(StageError::Broken(anyhow::anyhow!(
-                "the job's temporary files could not be removed ({outcome:?})"
-            )))
+        Outcome::Exited(0) => Ok(UserFiles::Removed),
+        // A link in the way, more files than are removed in bounded time: his own directory and his own doing. A record
+        // that stays would do no better and hold his build directory.
+        Outcome::Exited(code) if code == i32::from(exit_code::REFUSED) => Ok(UserFiles::Left),
+        Outcome::Broken(error) => Err(error.into()),
+        Outcome::Refused(refusal) => Err(refusal.into()),
+        Outcome::Exited(code) => {
+            bail!("the job's temporary files could not be removed: exit code {code} of the user's side")
+        }
+        Outcome::Signalled(signal) => {
+            bail!("the job's temporary files could not be removed: signal {signal} ended the user's side")
         }
     }
 }

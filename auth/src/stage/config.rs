@@ -21,10 +21,11 @@ use jacamar_site::trusted_file::Trust;
 use nix::unistd::{getppid, getuid};
 use serde_json::Value;
 
+use super::known::Known;
 use super::site::{jacamar, level, settings};
 use super::user_side::state;
 use super::{StageEnd, StageError};
-use crate::audit::{Audit, Priority};
+use crate::audit::Priority;
 use crate::helper::Helpers;
 use crate::{identity, resolving};
 
@@ -35,55 +36,49 @@ pub(super) fn config(
     own: &Own,
     environment: &RunnerEnvironment,
     configuration: Option<&Path>,
-    contact: &mut String,
+    known: &mut Known,
 ) -> Result<StageEnd, StageError> {
+    known.unverified_job(std::env::var("CUSTOM_ENV_CI_JOB_ID").ok());
     let process_level = jacamar_sandbox::level().map_err(anyhow::Error::from)?;
     let trust = match process_level {
         Level::Root | Level::Capabilities => Trust::RootOnly,
         Level::User => Trust::Caller(getuid().as_raw()),
     };
     let settings = settings(configuration, trust)?;
-    contact.clone_from(&settings.general.support_contact);
+    known.contact.clone_from(&settings.general.support_contact);
     let level = level(process_level, &settings)?;
     let state = state(level)?;
     let jobs = Jobs::open(&state)?;
+    known.open_audit(&audit_settings(&settings), &state)?;
     let name = jacamar_kernel::random_name().context("could not choose a name")?;
-    let audit_settings = audit_settings(&settings);
-    let audit = Audit::open(&audit_settings, &state)?;
     let program = jacamar(&settings, trust)?;
-
     let profile = profile(&settings)?;
     let host = probe(level, &choice(&settings), &named_directories(&profile)).map_err(anyhow::Error::from)?;
-    let helpers = Helpers::new(own, &host, &program, &name)?;
 
+    // Who it is, and whether that person may.
+    let helpers = Helpers::new(own, &host, &program, &name)?;
     let names = Names {
         token: &settings.general.jwt_env_variable,
         value_max_bytes: usize::try_from(settings.auth.max_env_chars).unwrap_or(usize::MAX),
     };
-    let decided =
-        JobVariables::read(std::env::vars_os(), names).map_err(StageError::Refused).and_then(|variables| {
-            let response = environment.response_file.as_deref();
-            let response = response.ok_or_else(|| {
-                StageError::Broken(anyhow!(
-                    "JOB_RESPONSE_FILE is not set: GitLab Runner 14.1 or newer is needed"
-                ))
-            })?;
-            let claims = identity::claims(&helpers, &settings, &state, response, trust)?;
-            let grant = grant(&claims, &settings, level, helpers.uid())?;
-            Ok((variables, claims, grant))
-        });
-    let (variables, claims, grant) = match decided {
-        Ok(decided) => decided,
-        Err(error) => return Err(record_refusal(&audit, error)),
-    };
-    let fields = claims.fields();
+    let variables = JobVariables::read(std::env::vars_os(), names).map_err(StageError::Refused)?;
+    let response = environment
+        .response_file
+        .as_deref()
+        .context("JOB_RESPONSE_FILE is not set: GitLab Runner 14.1 or newer is needed")?;
+    let claims = identity::claims(&helpers, &settings, &state, response, trust)?;
+    known.claims(&claims);
+    let grant = grant(&claims, &settings, level, helpers.uid())?;
+    known.grant(&grant);
 
+    // Where, and whether this host can give what the profile requires: now, before anything happened.
     let site = Site::default();
     let tmp_base = match &settings.sandbox.tmp_dir {
         Some(path) => path.as_str().to_owned(),
         None => text(&state.join("tmp"))?,
     };
-    let found = resolving::directories(&resolving::Question {
+    let runner_id = claims.fields().runner_id;
+    let directories = resolving::directories(&resolving::Question {
         own,
         host: &host,
         grant: &grant,
@@ -92,23 +87,16 @@ pub(super) fn config(
         program: &program,
         job_id: &name,
         settings: &settings,
-        runner_id: fields.runner_id,
+        runner_id,
         hostname: &hostname()?,
-    })
-    // A protection that this host cannot give is refused now, before anything happened.
-    .and_then(|found| Ok((found, resolving::try_plan(&host, &grant, &profile, &site, &name, &tmp_base)?)));
-    let (directories, without) = found.map_err(|error| record_refusal(&audit, error))?;
+    })?;
+    let without = resolving::try_plan(&host, &grant, &profile, &site, &name, &tmp_base, &directories.base)?;
 
-    let project = Project {
-        project_id: fields.job_project_id.unwrap_or(fields.project_id),
-        project_path: fields.job_project_path.clone().unwrap_or_else(|| fields.project_path.clone()),
-        pipeline_id: fields.pipeline_id,
-        job_id: fields.job_id,
-    };
+    let project = project(&claims);
     let slot_key = SlotKey {
         uid: grant.account.uid,
         data_dir: directories.base.clone(),
-        runner_id: fields.runner_id,
+        runner_id,
         project_id: project.project_id,
     };
     let slots = jobs.slots()?;
@@ -117,8 +105,8 @@ pub(super) fn config(
     let answer = ConfigAnswer {
         version: env!("CARGO_PKG_VERSION").into(),
         hostname: Hostname::new(&hostname()?),
-        builds_dir: runner_directory(&audit, "builds_dir", &builds_dir)?,
-        cache_dir: runner_directory(&audit, "cache_dir", &directories.cache)?,
+        builds_dir: runner_directory("builds_dir", &builds_dir)?,
+        cache_dir: runner_directory("cache_dir", &directories.cache)?,
         record: RecordName::new(&name).context("the record's name is no name")?,
     };
     let record = Record {
@@ -126,12 +114,12 @@ pub(super) fn config(
         boot_id: boot_id().context("could not read the boot id")?,
         host: hostname()?,
         server: settings.general.gitlab_server.as_str().to_owned(),
-        runner_id: fields.runner_id,
+        runner_id,
         project,
         grant,
         profile,
         site,
-        host_facts: host.clone(),
+        host_facts: host,
         level,
         jacamar_path: text(&program)?,
         tmp_base,
@@ -144,12 +132,12 @@ pub(super) fn config(
         run_stage_allowlist: settings.auth.run_stage_allowlist.clone(),
         job_message: settings.general.job_message.clone(),
         support_contact: settings.general.support_contact.clone(),
-        audit: audit_settings,
+        audit: audit_settings(&settings),
         runner: ProcessId::of(getppid())
             .map_err(anyhow::Error::from)?
             .unwrap_or(ProcessId { pid: 0, start_time: 0 }),
     };
-    record_grant(&audit, &record, &claims, &settings, &without)?;
+    known.line(Priority::Info, "granted", granted(&record, &claims, &settings, &without))?;
     slots.create(&name, &record)?;
     tell_surprises(&without);
     if let Err(unread) = super::print(&answer.to_json()) {
@@ -160,8 +148,19 @@ pub(super) fn config(
     Ok(StageEnd::done())
 }
 
-fn runner_directory(audit: &Audit, field: &'static str, path: &str) -> Result<RunnerDirectory, StageError> {
-    RunnerDirectory::new(field, path).map_err(|refusal| record_refusal(audit, StageError::Refused(refusal)))
+fn runner_directory(field: &'static str, path: &str) -> Result<RunnerDirectory, StageError> {
+    RunnerDirectory::new(field, path).map_err(StageError::Refused)
+}
+
+/// The project in which the job runs; an older GitLab names that of the branch alone.
+pub(super) fn project(claims: &Claims) -> Project {
+    let fields = claims.fields();
+    Project {
+        project_id: fields.job_project_id.unwrap_or(fields.project_id),
+        project_path: fields.job_project_path.clone().unwrap_or_else(|| fields.project_path.clone()),
+        pipeline_id: fields.pipeline_id,
+        job_id: fields.job_id,
+    }
 }
 
 fn profile(settings: &Settings) -> anyhow::Result<Profile> {
@@ -302,30 +301,6 @@ fn text(path: &Path) -> anyhow::Result<String> {
     path.to_str().map(str::to_owned).with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
-/// The audit line of a decision against the job; one that cannot be written is a breakage.
-fn record_refusal(audit: &Audit, error: StageError) -> StageError {
-    let line = match &error {
-        StageError::Refused(refusal) => audit.line(
-            Priority::Warning,
-            "refused",
-            &[
-                ("rule", refusal.rule.clone().into()),
-                ("object", refusal.object.clone().into()),
-                ("cause", refusal.cause.clone().into()),
-            ],
-        ),
-        StageError::Broken(cause) => audit.line(
-            Priority::Error,
-            "broken",
-            &[("stage", "config".into()), ("cause", format!("{cause:#}").into())],
-        ),
-    };
-    match line {
-        Ok(()) => error,
-        Err(unwritten) => StageError::Broken(unwritten),
-    }
-}
-
 /// What an honest job trips over: not that a limit is missing, but that `id` shows nobody or sudo does nothing.
 fn tell_surprises(without: &[Without]) {
     let is_protection = |what: &str| Key::ALL.iter().any(|key| key.to_string() == what);
@@ -334,39 +309,25 @@ fn tell_surprises(without: &[Without]) {
     }
 }
 
-fn record_grant(
-    audit: &Audit,
+/// The decision for the job, beside what every line says.
+fn granted(
     record: &Record,
     claims: &Claims,
     settings: &Settings,
     without: &[Without],
-) -> anyhow::Result<()> {
+) -> Vec<(&'static str, Value)> {
     let without: Vec<String> = without.iter().map(|w| format!("{}: {}", w.what, w.reason)).collect();
-    let fields = claims.fields();
     let or = |value: Option<Value>, words: &str| value.unwrap_or_else(|| words.into());
-    audit.line(
-        Priority::Info,
-        "granted",
-        &[
-            ("server", record.server.clone().into()),
-            ("runner_id", record.runner_id.into()),
-            ("runner_id_required", or(settings.auth.runner_id.map(Value::from), "not compared")),
-            ("audience_required", or(settings.auth.jwt_required_aud.clone().map(Value::from), "any")),
-            ("job_id", record.project.job_id.into()),
-            ("pipeline_id", record.project.pipeline_id.into()),
-            ("project_id", record.project.project_id.into()),
-            ("project_path", record.project.project_path.clone().into()),
-            ("pipeline_source", fields.pipeline_source.clone().into()),
-            ("user_id", fields.user_id.into()),
-            ("user_login", fields.user_login.clone().into()),
-            ("account", record.grant.account.name.clone().into()),
-            ("uid", record.grant.account.uid.into()),
-            ("rule", record.grant.rule.clone().into()),
-            ("claims", record.grant.claims_digest.clone().into()),
-            ("level", record.level.to_string().into()),
-            ("profile", record.profile.name.clone().into()),
-            ("without", without.into()),
-            ("name", record.audit.name.clone().into()),
-        ],
-    )
+    vec![
+        ("server", record.server.clone().into()),
+        ("runner_id", record.runner_id.into()),
+        ("runner_id_required", or(settings.auth.runner_id.map(Value::from), "not compared")),
+        ("audience_required", or(settings.auth.jwt_required_aud.clone().map(Value::from), "any")),
+        ("pipeline_source", claims.fields().pipeline_source.clone().into()),
+        ("rule", record.grant.rule.clone().into()),
+        ("claims", record.grant.claims_digest.clone().into()),
+        ("level", record.level.to_string().into()),
+        ("profile", record.profile.name.clone().into()),
+        ("without", without.into()),
+    ]
 }

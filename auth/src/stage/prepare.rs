@@ -9,9 +9,9 @@ use jacamar_plan::{Level, Stage};
 use jacamar_record::Jobs;
 use jacamar_sandbox::{JobDirectories, Own};
 
+use super::known::Known;
 use super::user_side::{account_exists, host, open, request, run_as_user, same_level, state};
 use super::{StageEnd, StageError};
-use crate::audit::{Audit, Priority};
 
 /// Another stage of the job may be ending.
 pub(super) const LOCK_WITHIN: Duration = Duration::from_secs(10);
@@ -19,14 +19,14 @@ pub(super) const LOCK_WITHIN: Duration = Duration::from_secs(10);
 pub(super) fn prepare(
     own: &Own,
     environment: &RunnerEnvironment,
-    contact: &mut String,
+    known: &mut Known,
 ) -> Result<StageEnd, StageError> {
     let level = jacamar_sandbox::level().map_err(anyhow::Error::from)?;
     let state = state(level)?;
     let jobs = Jobs::open(&state)?;
     let job = open(environment, &jobs)?;
     let record = job.record();
-    contact.clone_from(&record.support_contact);
+    known.record(record, &state)?;
     same_level(record, level)?;
     account_exists(record)?;
     let _lock = job.begin_stage(LOCK_WITHIN)?;
@@ -44,17 +44,6 @@ pub(super) fn prepare(
             .context("could not copy ssh's configuration")?;
     }
     let done = run_as_user(own, &job, &host, &request(record, Stage::Prepare, &[]), &[])?;
-    let audit = Audit::open(&record.audit, &state)?;
-    audit.line(
-        Priority::Info,
-        "prepare",
-        &[
-            ("job_id", record.project.job_id.into()),
-            ("account", account.name.clone().into()),
-            ("outcome", format!("{:?}", done.ended.outcome).into()),
-            ("terminated", done.ended.terminated.into()),
-        ],
-    )?;
     let ended = if done.ended.terminated { EndedBy::ByTermination } else { EndedBy::ByItself };
     super::user_end(done.ended.outcome, ended)
 }

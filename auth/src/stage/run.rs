@@ -12,19 +12,18 @@ use jacamar_contract::stage_request::SCRIPT_MAX_BYTES;
 use jacamar_plan::{Outcome, Stage, Step, StepError, SubStage};
 use jacamar_record::Jobs;
 use jacamar_sandbox::Own;
-use serde_json::Value;
 
+use super::known::Known;
 use super::prepare::LOCK_WITHIN;
 use super::user_side::{account_exists, host, open, request, run_as_user, same_level, state};
 use super::{StageEnd, StageError, tell};
-use crate::audit::{Audit, Priority};
 
 pub(super) fn run(
     own: &Own,
     environment: &RunnerEnvironment,
     script: &Path,
     sub_stage: SubStage,
-    contact: &mut String,
+    known: &mut Known,
 ) -> Result<StageEnd, StageError> {
     // First of all: it lies in the runner's private directory, which nobody else can enter.
     let script = read_script(script)?;
@@ -33,7 +32,7 @@ pub(super) fn run(
     let jobs = Jobs::open(&state)?;
     let job = open(environment, &jobs)?;
     let record = job.record();
-    contact.clone_from(&record.support_contact);
+    known.record(record, &state)?;
     same_level(record, level)?;
     if !record.run_stage_allowlist.is_empty() && !record.run_stage_allowlist.contains(&sub_stage) {
         tell(&format!("jacamar-auth: this site does not run {sub_stage}, it is skipped\n"));
@@ -48,20 +47,6 @@ pub(super) fn run(
         Some(Outcome::Broken(StepError { step: Step::AwaitEnd, .. })) if done.ended.terminated => None,
         outcome => outcome,
     };
-    let audit = Audit::open(&record.audit, &state)?;
-    // The user's word where it agrees with the exit code, else how the process ended.
-    let said: Value = format!("{:?}", outcome.as_ref().unwrap_or(&done.ended.outcome)).into();
-    audit.line(
-        Priority::Info,
-        "run",
-        &[
-            ("job_id", record.project.job_id.into()),
-            ("account", record.grant.account.name.clone().into()),
-            ("stage", stage.to_string().into()),
-            ("outcome", said),
-            ("terminated", done.ended.terminated.into()),
-        ],
-    )?;
     let ended = if done.ended.terminated { EndedBy::ByTermination } else { EndedBy::ByItself };
     match outcome {
         Some(outcome) => Ok(StageEnd { outcome, ended }),

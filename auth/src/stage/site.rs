@@ -22,7 +22,7 @@ pub(super) fn settings(path: Option<&Path>, trust: Trust) -> anyhow::Result<Sett
 }
 
 /// A file that is not believed, with the commands that mend it.
-fn mend(object: &str, untrusted: Untrusted) -> anyhow::Error {
+pub(crate) fn mend(object: &str, untrusted: Untrusted) -> anyhow::Error {
     let hint = match untrusted.hint() {
         commands if !commands.is_empty() => format!("as root:\n{commands}"),
         _ if object == "configuration file" => {

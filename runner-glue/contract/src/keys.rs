@@ -132,7 +132,7 @@ fixed_rules! {
         TimedOut = 2 "keys_timed_out" "no answer in time"
         /// The server's certificate is not one that is trusted.
         Certificate = 3 "keys_certificate" "the server's certificate is not trusted"
-        /// Another status than 200, a redirect included: the configured server alone counts.
+        /// Another status than 200.
         Status = 4 "keys_status" "another answer than 200 OK"
         /// More than [`KEYS_MAX_BYTES`].
         TooLarge = 5 "keys_too_large" "the key set is larger than 256 KiB"
@@ -140,6 +140,8 @@ fixed_rules! {
         Empty = 6 "keys_empty" "the answer is empty"
         /// The CA bundle holds no certificate that can be read.
         CaUnreadable = 7 "keys_ca_unreadable" "no certificate can be read from tls-ca-file"
+        /// A redirect: the configured server alone counts.
+        Redirect = 8 "keys_redirect" "the server sends us to another address"
     }
 }
 
@@ -172,7 +174,9 @@ impl KeysFailed {
             KeysRule::Certificate | KeysRule::CaUnreadable => {
                 "the runner's administrators have to look at [general] tls-ca-file"
             }
-            KeysRule::TooLarge => "the runner's administrators have to look at [general] gitlab_server",
+            KeysRule::TooLarge | KeysRule::Redirect => {
+                "the runner's administrators have to look at [general] gitlab_server"
+            }
         };
         Refusal {
             rule: self.rule.word().to_owned(),

@@ -28,7 +28,8 @@ pub(super) fn fetch(request: &KeysRequest, ca: Option<&[u8]>) -> Result<Vec<u8>,
     let agent = agent(request, roots, proxy);
     let mut response = agent.get(&request.url).call().map_err(|error| of_ureq(request, &error))?;
     if response.status() != 200 {
-        return Err(failed(request, KeysRule::Status, &status(&response)));
+        let (rule, cause) = status(&response);
+        return Err(failed(request, rule, &cause));
     }
     let body = response.body_mut().with_config().limit(KEYS_MAX_BYTES as u64).read_to_vec();
     let keys = body.map_err(|error| of_ureq(request, &error))?;
@@ -77,14 +78,15 @@ fn authorities(pem: &[u8]) -> Option<RootCerts> {
     Some(RootCerts::new_with_certs(&found))
 }
 
-fn status(response: &Response<Body>) -> String {
+fn status(response: &Response<Body>) -> (KeysRule, String) {
     let status = response.status();
     let to = response.headers().get("location").map(|to| String::from_utf8_lossy(to.as_bytes()));
     match to.filter(|_| status.is_redirection()) {
-        Some(to) => {
-            format!("the server answered {status} and sends us to {to}; only the configured server counts")
-        }
-        None => format!("the server answered {status} in place of 200 OK"),
+        Some(to) => (
+            KeysRule::Redirect,
+            format!("the server answered {status} and sends us to {to}; only the configured server counts"),
+        ),
+        None => (KeysRule::Status, format!("the server answered {status} in place of 200 OK")),
     }
 }
 

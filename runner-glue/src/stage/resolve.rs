@@ -49,7 +49,8 @@ fn canonical(path: &Path) -> Result<PathBuf, ResolveRefused> {
         at = if meta.is_symlink() {
             let target = next.canonicalize();
             target.map_err(|error| {
-                refused(&next, &format!("is a link that leads nowhere: {}", reason(&error)), "")
+                let hint = format!("make what it leads to, or remove it: rm {}", shown(&next));
+                refused(&next, &format!("is a link that leads nowhere: {}", reason(&error)), &hint)
             })?
         } else {
             next

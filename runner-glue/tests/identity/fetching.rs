@@ -114,16 +114,16 @@ fn only_200_counts_and_no_redirect_is_followed() {
     let fetch = Fetch::new(gitlab.url(), None);
     let target = format!("{}/oauth/discovery/keys", other.url());
     gitlab.set_key_set(KeySet::Redirect(target.clone()));
-    fetch.fails(KeysRule::Status, &format!("302 Found and sends us to {target}"));
+    fetch.fails(KeysRule::Redirect, &format!("302 Found and sends us to {target}"));
     gitlab.set_key_set(KeySet::Redirect("/-/jwks".to_owned()));
-    fetch.fails(KeysRule::Status, "302 Found");
+    fetch.fails(KeysRule::Redirect, "302 Found");
     assert!(other.seen().is_empty());
     for status in [204, 401, 404, 500, 503] {
         gitlab.set_key_set(KeySet::Status(status));
         fetch.fails(KeysRule::Status, &status.to_string());
     }
     gitlab.set_key_set(KeySet::Redirect(format!("https://x/{}", "é".repeat(2000))));
-    fetch.fails(KeysRule::Status, "");
+    fetch.fails(KeysRule::Redirect, "");
     assert_eq!(gitlab.seen().len(), 8, "one request each");
 }
 

@@ -13,6 +13,13 @@ use crate::left;
 use crate::place::{Place, Setup, enter};
 use crate::refusal::{audited, broken};
 
+/// As [`changed`], in a configuration that was changed already.
+fn changed_again(place: &Place, from: &str, to: &str) {
+    let text = fs::read_to_string(place.path("config.toml")).expect("ours");
+    assert!(text.contains(from), "{from}\n{text}");
+    place.configure(&text.replace(from, to));
+}
+
 /// Text that is put in place of another one.
 fn changed(place: &Place, from: &str, to: &str) {
     let text = place.configuration();
@@ -115,13 +122,13 @@ fn directories_are_canonical_and_the_users() {
     assert_eq!(ran.code, 1, "{ran}");
     assert_eq!(fs::read_dir("/srv/testbed/e2e-elsewhere").expect("root").count(), 0);
     golden::check(&place, "data-dir-became-a-link", &ran.err);
-    // The user made it impossible to look for the runner's temporary files: the record stays for another cleanup.
+    // The user made it impossible to look for the runner's temporary files: told, and nobody's record is held by it.
     let ran = direct.cleanup();
-    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{ran}");
-    let left: Vec<_> = left::of_job(&direct.state(), direct.record());
-    assert!(matches!(left.as_slice(), [record] if record.starts_with("/var/lib/jacamar/jobs")), "{left:?}");
-    fs::remove_file(format!("{home}/real")).expect("root");
-    assert_eq!(direct.cleanup().code, 0);
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{ran}");
+    assert!(ran.err.contains("cannot be opened"), "{ran}");
+    let audit = place.audit();
+    assert_eq!(audit.last().map(|line| &line["user_files"]), Some(&"left".into()), "{audit:?}");
+    assert_eq!(fs::read_dir("/srv/testbed/e2e-elsewhere").expect("root").count(), 0);
     left::assert_nothing(&direct.state(), direct.record(), &[]);
 }
 
@@ -150,6 +157,20 @@ fn directories_that_the_user_cannot_use_are_refused() {
     let ran = testbed::host::Started::new(direct.command(&["prepare"])).finish();
     assert_eq!(ran.code, 1, "{ran}");
     golden::check(&place, "data-dir-of-root", &ran.err);
+    assert_eq!(direct.cleanup().code, 0);
+
+    // The job would have another /tmp than the runner's answer speaks of.
+    for (number, path) in ["/tmp/builds", "/var/tmp/a/b", "/dev/shm/x"].iter().enumerate() {
+        let place = with_data_dir(path);
+        let ran = Direct::new(&place, &place.gitlab.admit(place.small(["true"]))).config();
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{path}: {ran}");
+        audited(&place, path, "data_dir_covered");
+        golden::check(&place, &format!("data-dir-covered-{number}"), &ran.err);
+    }
+    let place = with_data_dir("/tmp/builds");
+    changed_again(&place, "profile = \"default\"", "profile = \"compat\"");
+    let mut direct = Direct::new(&place, &place.gitlab.admit(place.small(["true"])));
+    answer(&place, &mut direct);
     assert_eq!(direct.cleanup().code, 0);
 
     let place = with_data_dir("/srv/testbed/a`id`b");

@@ -6,6 +6,7 @@
 #![expect(clippy::indexing_slicing, clippy::print_stderr, reason = "what a test does not find fails it")]
 
 mod accounts;
+mod audited;
 mod breakages;
 mod calls;
 mod configuration;

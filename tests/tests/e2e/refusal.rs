@@ -40,9 +40,12 @@ pub(crate) fn audited(place: &Place, name: &str, rule: &str) {
     let line = audit.iter().rev().find(|line| line["event"] == "refused");
     let line = line.unwrap_or_else(|| panic!("{name}: no refusal in {audit:?}"));
     assert_eq!(line["rule"], rule, "{name}: {line}");
-    for field in ["object", "cause"] {
+    for field in ["object", "cause", "stage"] {
         assert!(line[field].as_str().is_some_and(|text| !text.is_empty()), "{name}: {line}");
     }
+    // Which job it was can be found, also where its token said nothing.
+    let job = line["job_id"].as_u64().or_else(|| line["unverified_job_id"].as_str()?.parse().ok());
+    assert!(job.is_some(), "{name}: {line}");
 }
 
 /// A breakage of `config`: standard output is empty, three attempts, and the message in the job log.

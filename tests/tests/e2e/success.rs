@@ -87,8 +87,15 @@ fn check(place: &Place, state: &Path, name: &str, run: impl Fn(JobBuilder) -> Jo
     std::io::Read::read_to_string(&mut file, &mut text).expect("text");
     assert_eq!(text, "made-here\n");
 
+    let audit = place.audit();
     let events: Vec<String> =
-        place.audit().iter().map(|line| line["event"].as_str().expect("a word").to_owned()).collect();
+        audit.iter().map(|line| line["event"].as_str().expect("a word").to_owned()).collect();
+    for line in &audit {
+        assert!(line["job_id"].is_u64() && line["project_path"] == "group/proj", "{line}");
+        assert!(line["account"].is_string() && line["uid"].is_u64(), "{line}");
+        let ended = line["outcome"] == "exited" && line["exit_code"] == 0 && line["terminated"] == false;
+        assert!(ended || line["event"] == "granted", "{line}");
+    }
     assert_eq!(events.iter().filter(|event| *event == "granted").count(), 2, "{events:?}");
     assert_eq!(events.last().map(String::as_str), Some("cleanup"), "{events:?}");
 }

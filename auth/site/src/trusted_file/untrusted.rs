@@ -111,6 +111,11 @@ impl Exposed {
         self.kind != FileKind::Link && self.mode & WRITE_BY_OTHERS != 0
     }
 
+    /// A directory like /tmp: who took its mode away would break the host.
+    fn is_everybodys(&self) -> bool {
+        self.kind == FileKind::Directory && self.mode & 0o1002 == 0o1002
+    }
+
     /// The commands that mend it.
     #[must_use]
     pub fn mend(&self) -> String {
@@ -121,7 +126,12 @@ impl Exposed {
             commands.push(format!("chown {option}root:root {path}"));
         }
         if self.is_writable_by_others() {
-            commands.push(format!("chmod go-w {path}"));
+            commands.push(match self.is_everybodys() {
+                true => {
+                    format!("# {path} is for everybody's files: move what lies below it, as to /etc/jacamar")
+                }
+                false => format!("chmod go-w {path}"),
+            });
         }
         commands.join("\n")
     }
@@ -207,6 +217,11 @@ mod tests {
             (
                 exposed(FileKind::Directory, 0, 0o1777, Trust::RootOnly),
                 "/etc/it's (a directory) can be written by others (mode 1777)",
+                r"# '/etc/it'\''s' is for everybody's files: move what lies below it, as to /etc/jacamar",
+            ),
+            (
+                exposed(FileKind::Directory, 0, 0o777, Trust::RootOnly),
+                "/etc/it's (a directory) can be written by others (mode 0777)",
                 r"chmod go-w '/etc/it'\''s'",
             ),
             (

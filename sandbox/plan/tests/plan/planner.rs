@@ -164,13 +164,15 @@ proptest! {
             let mut seen = phases;
             seen.dedup();
             prop_assert!(seen.iter().all(|phase| Phase::ALL.contains(phase)));
-            // Each step in the phase that its kind belongs to; only the re-armed death signal comes twice.
+            // Each step in the phase that its kind belongs to; only what a change of ids undoes comes twice.
             for (phase, step) in plan.phased_steps() {
-                let again = step == Step::DieWithSupervisor && phase == Phase::Confine;
+                let again = (step == Step::DieWithSupervisor && phase == Phase::Confine)
+                    || (step == Step::Undumpable && phase == Phase::Become);
                 prop_assert!(again || phase == step.phase(), "{} in {}", step, phase);
             }
             let child = plan.child_steps();
-            prop_assert_eq!(child.first(), Some(&Step::AwaitRelease));
+            let first = if host.urgency.oom_score { Step::OrdinaryOomScore } else { Step::AwaitRelease };
+            prop_assert_eq!(child.first(), Some(&first));
             prop_assert_eq!(child.last(), Some(&Step::Execute));
             let parent = plan.parent_steps();
             prop_assert_eq!(parent.last(), Some(&Step::Release));
@@ -190,6 +192,8 @@ proptest! {
             let again = steps.iter().rposition(|step| *step == Step::DieWithSupervisor);
             let ids = steps.iter().position(|step| matches!(step, Step::BecomeUid { .. }));
             prop_assert!(ids < again, "the change of ids cleared the death signal");
+            let undumpable = steps.iter().rposition(|step| *step == Step::Undumpable);
+            prop_assert!(ids.is_none() || ids < undumpable, "the change of ids may allow tracing");
             let mounts: Vec<_> = steps.iter().filter(|step| matches!(step, Step::Mount(_))).collect();
             let proc = mounts.iter().position(|step| matches!(step, Step::Mount(Mount::Proc { .. })));
             prop_assert!(proc.is_none_or(|at| at + 1 == mounts.len()), "/proc is last");
