@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use jacamar_record::{AuditLocation, AuditSettings};
@@ -17,6 +17,9 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 /// syslog(3)'s socket.
 const SYSLOG: &str = "/dev/log";
 
+/// A daemon that does not read makes senders wait once its queue is full (unix(7)).
+const SEND_WITHIN: Duration = Duration::from_secs(5);
+
 /// How important a line is: the numbers of syslog(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
@@ -26,6 +29,8 @@ pub(crate) enum Priority {
     Warning = 4,
     /// A grant, a stage.
     Info = 6,
+    /// What led to them.
+    Debug = 7,
 }
 
 /// Where lines go, and which.
@@ -59,6 +64,11 @@ impl Audit {
         Ok(Self { sink, priority_max: settings.priority_max })
     }
 
+    /// Whether lines of this importance are written.
+    pub(crate) fn wants(&self, priority: Priority) -> bool {
+        priority as u8 <= self.priority_max && !matches!(self.sink, Sink::Off)
+    }
+
     /// Writes one line.
     pub(crate) fn line(
         &self,
@@ -66,14 +76,14 @@ impl Audit {
         event: &str,
         fields: &[(&str, Value)],
     ) -> anyhow::Result<()> {
-        if priority as u8 > self.priority_max {
+        if !self.wants(priority) {
             return Ok(());
         }
         let mut object = Map::new();
         object.insert("event".into(), event.into());
         object.extend(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let result = match &self.sink {
-            Sink::Off => Ok(()),
+            Sink::Off => return Ok(()),
             Sink::Journal(socket) => send(socket, &journal_entry(priority, &object)).context(JOURNAL),
             Sink::Syslog(socket) => {
                 // LOG_AUTHPRIV of syslog(3).
@@ -93,6 +103,7 @@ impl Audit {
 
 fn connect(path: &str) -> anyhow::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(SEND_WITHIN))?;
     socket.connect(path).with_context(|| format!("could not connect to {path}"))?;
     Ok(socket)
 }

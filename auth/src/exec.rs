@@ -2,14 +2,10 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use jacamar_plan::{Account, Grant, Level, Site};
 use jacamar_sandbox::{CgroupChoice, Own, Session, Words};
-
-/// Between SIGTERM and the end of a command.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a login finds before any of its files was read, environ(7).
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -32,8 +28,7 @@ pub(crate) fn exec(
 /// Prints the plan; exit code 0.
 pub(crate) fn explain(level: Level, user: &str, profile: &str, json: bool) -> anyhow::Result<u8> {
     let plan = session(level, user, profile)?.explain()?;
-    let explanation = jacamar_plan::explain(plan.plan());
-    let text = if json { explanation.to_json()? + "\n" } else { explanation.to_string() };
+    let text = jacamar_plan::explain(plan.plan()).to_text(json)?;
     std::io::stdout().write_all(text.as_bytes()).context("could not write the plan")?;
     Ok(0)
 }
@@ -49,7 +44,7 @@ fn session(level: Level, user: &str, profile: &str) -> anyhow::Result<Session> {
         level,
         cgroup: CgroupChoice::Auto,
         base: state.join("tmp"),
-        kill_timeout: KILL_TIMEOUT,
+        kill_timeout: Session::KILL_TIMEOUT,
     })
 }
 

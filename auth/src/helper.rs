@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use jacamar_contract::text::is_shown;
@@ -14,6 +14,7 @@ use jacamar_plan::{Account, Directories, Grant, Host, Job, Level, Outcome, Profi
 use jacamar_sandbox::{Collect, Command, Ended, Own, Stdio, Stream, Terms, Watch};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::unistd::pipe2;
+use tracing::debug;
 
 /// Nobody else's account: as the runner's it could write files of the runner, as `nobody` others could trace it.
 const ACCOUNT: &str = "jacamar-verify";
@@ -171,6 +172,7 @@ impl Task {
             environment,
             stdio: Stdio::Descriptors(descriptors),
         };
+        let begin = Instant::now();
         let supervisor = terms.start(command, own)?;
         let collect = Collect::new([(answer, self.answer_max_bytes), (messages, Messages::MAX_BYTES)])
             .context("could not read its answer")?;
@@ -182,10 +184,16 @@ impl Task {
             last_stage: true,
         };
         let ended = supervisor.wait(own, &watch)?;
+        debug!(helper = self.word, milliseconds = milliseconds(begin), "a helper ended");
         let mut texts = collect.into_bytes().into_iter();
         let answer = texts.next().unwrap_or_default();
         Ok(Answered { ended, answer, messages: Messages(texts.next().unwrap_or_default()) })
     }
+}
+
+/// Since then.
+pub(crate) fn milliseconds(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A job whose private directories are not used.

@@ -16,6 +16,7 @@ use jacamar_contract::verify::{self, VerifyAnswer, VerifyRequest, VerifyRule};
 use jacamar_site::config::{Scheme, Settings};
 use jacamar_site::profile::{OwnProcess, own_profile};
 use jacamar_site::trusted_file::Trust;
+use tracing::debug;
 
 use crate::helper::{Helpers, Task, sealed};
 use crate::stage::{StageError, mend};
@@ -45,6 +46,9 @@ pub(crate) fn claims(
     };
     let cache = KeyCache::of(state, settings.general.gitlab_server.as_str())?;
     let cached = cache.read()?;
+    if let Some(Cached { age, .. }) = &cached {
+        debug!(age_seconds = age.as_secs(), "the server's keys are known");
+    }
     let (keys, fresh) = match cached {
         Some(cached) => (cached.keys, cached.age < REFETCH_AFTER),
         None => (fetch(helpers, settings, trust, &cache)?, true),

@@ -6,6 +6,7 @@
 
 mod audit;
 mod cli;
+mod debug;
 mod exec;
 mod helper;
 mod identity;

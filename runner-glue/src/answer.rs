@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Write;
 
 use anyhow::{Context, bail};
+use jacamar_contract::rule::REASON_MAX_BYTES;
 use jacamar_contract::text::is_shown;
-use jacamar_contract::verify::REASON_MAX_BYTES;
 use nix::sys::stat::fstat;
 
 use crate::inherited::{Kind, kind};

@@ -2,14 +2,10 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use jacamar_plan::{Grant, Level, Site};
 use jacamar_sandbox::{CgroupChoice, Own, Session, Words};
-
-/// Between SIGTERM and the end of a command.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs a command in the caller's environment; its exit code.
 pub(crate) fn exec(own: &Own, profile: &str, terminal: bool, command: &[OsString]) -> anyhow::Result<u8> {
@@ -21,8 +17,7 @@ pub(crate) fn exec(own: &Own, profile: &str, terminal: bool, command: &[OsString
 /// Prints the plan; exit code 0.
 pub(crate) fn explain(profile: &str, json: bool) -> anyhow::Result<u8> {
     let plan = session(profile)?.explain()?;
-    let explanation = jacamar_plan::explain(plan.plan());
-    let text = if json { explanation.to_json()? + "\n" } else { explanation.to_string() };
+    let text = jacamar_plan::explain(plan.plan()).to_text(json)?;
     std::io::stdout().write_all(text.as_bytes()).context("could not write the plan")?;
     Ok(0)
 }
@@ -44,6 +39,6 @@ fn session(profile: &str) -> anyhow::Result<Session> {
         level: Level::User,
         cgroup: CgroupChoice::Auto,
         working_directory,
-        kill_timeout: KILL_TIMEOUT,
+        kill_timeout: Session::KILL_TIMEOUT,
     })
 }

@@ -108,15 +108,7 @@ impl Channel {
     }
 
     fn write(&self) -> Result<(), Errno> {
-        let mut pending = self.pending.borrow_mut();
-        match write(&self.to, &pending) {
-            Ok(length) => {
-                pending.drain(..length);
-                Ok(())
-            }
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno),
-        }
+        write_pending(self.to.as_fd(), &self.pending)
     }
 }
 
@@ -340,15 +332,7 @@ impl Terminal {
     }
 
     fn write_input(&self) -> Result<(), Errno> {
-        let mut input = self.input.borrow_mut();
-        match write(&self.master, &input) {
-            Ok(length) => {
-                input.drain(..length);
-                Ok(())
-            }
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno),
-        }
+        write_pending(self.master.as_fd(), &self.input)
     }
 
     /// Whether more is to come or to be written, and somebody has the job's side open.
@@ -430,6 +414,19 @@ impl Drop for Terminal {
 
 fn standard_input() -> BorrowedFd<'static> {
     jacamar_kernel::STANDARD_INPUT
+}
+
+/// Writes what is taken at once, and keeps the rest.
+fn write_pending(fd: BorrowedFd<'_>, pending: &RefCell<Vec<u8>>) -> Result<(), Errno> {
+    let mut pending = pending.borrow_mut();
+    match write(fd, &pending) {
+        Ok(length) => {
+            pending.drain(..length);
+            Ok(())
+        }
+        Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {

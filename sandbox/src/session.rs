@@ -216,6 +216,9 @@ pub fn named_directories(profile: &Profile) -> Vec<String> {
 const NOT_MADE: &str = "/JOB";
 
 impl Session {
+    /// Between SIGTERM and the end of a person's command.
+    pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
     /// The plan, without anything having been made.
     ///
     /// # Errors

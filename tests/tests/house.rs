@@ -62,7 +62,7 @@ const NEVER_PRIVILEGED: [&str; 11] = [
 ];
 
 /// Why the privileged program and what it is made of use a foreign crate: exactly these.
-const REASONS: [(&str, &str); 16] = [
+const REASONS: [(&str, &str); 17] = [
     ("annotate-snippets", "site: an error in a file shows the line"),
     ("anyhow", "auth: errors in main"),
     ("caps", "sandbox: which capabilities we were given"),
@@ -79,6 +79,7 @@ const REASONS: [(&str, &str); 16] = [
     ("syscalls", "sandbox, site: names of system calls to numbers"),
     ("thiserror", "errors of libraries"),
     ("toml", "site: files of root"),
+    ("tracing", "auth: debug lines of the audit log"),
 ];
 
 /// Longest source file of the product.

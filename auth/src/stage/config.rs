@@ -20,6 +20,7 @@ use jacamar_site::config::{self, Cgroup, Downscope, LogLevel, LogLocation, Setti
 use jacamar_site::trusted_file::Trust;
 use nix::unistd::{getppid, getuid};
 use serde_json::Value;
+use tracing::debug;
 
 use super::known::Known;
 use super::site::{jacamar, level, settings};
@@ -102,6 +103,7 @@ pub(super) fn config(
     let slots = jobs.slots()?;
     let slot = slots.lowest(&slot_key)?;
     let builds_dir = format!("{}/{slot:03}", directories.builds);
+    debug!(record = name, slot, builds_dir, "a build directory was chosen");
     let answer = ConfigAnswer {
         version: env!("CARGO_PKG_VERSION").into(),
         hostname: Hostname::new(&hostname()?),
@@ -195,7 +197,8 @@ fn audit_settings(settings: &Settings) -> AuditSettings {
     let priority_max = match logging.level {
         LogLevel::Error => Priority::Error,
         LogLevel::Warn => Priority::Warning,
-        LogLevel::Info | LogLevel::Debug => Priority::Info,
+        LogLevel::Info => Priority::Info,
+        LogLevel::Debug => Priority::Debug,
     } as u8;
     AuditSettings {
         location: logging.enabled.then_some(location),

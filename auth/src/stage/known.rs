@@ -1,6 +1,7 @@
 //! What a stage has learned so far: whom people ask, and what each audit line says beside its event.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use jacamar_contract::claims::Claims;
 use jacamar_plan::{Grant, Outcome, Refusal, Stage};
@@ -10,20 +11,24 @@ use serde_json::Value;
 use super::user_side::state;
 use super::{Ended, StageEnd, StageError};
 use crate::audit::{Audit, Priority};
+use crate::debug::{self, Unwritten};
 
 /// Filled by a stage as it learns it.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     /// Whom people ask.
     pub(crate) contact: String,
-    audit: Option<Audit>,
+    audit: Option<Arc<Audit>>,
+    unwritten: Unwritten,
     fields: Vec<(&'static str, Value)>,
 }
 
 impl Known {
     /// Opens what the site asked for: before anything is decided or done, so that nothing is that cannot be told.
     pub(crate) fn open_audit(&mut self, settings: &AuditSettings, state: &Path) -> anyhow::Result<()> {
-        self.audit = Some(Audit::open(settings, state)?);
+        let audit = Arc::new(Audit::open(settings, state)?);
+        self.unwritten = debug::follow(&audit)?;
+        self.audit = Some(audit);
         if !settings.name.is_empty() {
             self.fields.push(("name", settings.name.clone().into()));
         }
@@ -97,8 +102,13 @@ impl Known {
         }
     }
 
-    /// The line of a stage's end.
+    /// The line of a stage's end; the error is also that of a debug line before it.
     pub(crate) fn end(&self, stage: &Stage, result: &Result<StageEnd, StageError>) -> anyhow::Result<()> {
+        self.line_of_end(stage, result)?;
+        self.unwritten.take()
+    }
+
+    fn line_of_end(&self, stage: &Stage, result: &Result<StageEnd, StageError>) -> anyhow::Result<()> {
         let stage_name = || ("stage", stage.to_string().into());
         let refused = |refusal: &Refusal| {
             let Refusal { rule, object, cause, hint: _ } = refusal.clone();

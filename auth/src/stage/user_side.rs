@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use jacamar_contract::environment::{RecordVariable, RunnerEnvironment};
@@ -18,8 +18,9 @@ use jacamar_sandbox::{
 };
 use nix::fcntl::OFlag;
 use nix::unistd::{getppid, pipe2};
+use tracing::debug;
 
-use crate::helper::{blank, sealed};
+use crate::helper::{blank, milliseconds, sealed};
 use crate::stage::StageError;
 
 /// The user can stop his own processes, and his file server need not answer.
@@ -160,7 +161,9 @@ pub(crate) fn run_as_user(
         stage,
     };
     let parent = if *stage == Stage::Cleanup { None } else { Some(runner(record)?) };
+    let begin = Instant::now();
     let supervisor = terms.start(command, own)?;
+    debug!(%stage, record = job.name(), milliseconds = milliseconds(begin), "the user's side was started");
     let running = Running { supervisor: identify(nix::unistd::getpid())?, init: identify(supervisor.pid())? };
     job.set_running(&running)?;
 
@@ -183,6 +186,7 @@ pub(crate) fn run_as_user(
     };
     let ended = supervisor.wait(own, &watch).map_err(anyhow::Error::from)?;
     job.clear_running()?;
+    debug!(%stage, record = job.name(), milliseconds = milliseconds(begin), "the user's side ended");
     // The user's word, believed only where the exit code agrees; a report that cannot be read is none.
     // At a fixed place: the offset is shared with the user's side, which could move it for ever.
     let mut report = vec![0; stage_report::REPORT_BYTES];

@@ -12,9 +12,8 @@
 use jacamar_plan::Refusal;
 
 use crate::frame::{self, FrameError, HEADER_BYTES, Kind, PAYLOAD_MAX_BYTES, Payload, Reader, Writer};
-use crate::rule::fixed_rules;
+use crate::rule::{Reasoned, fixed_rules};
 use crate::text::{Charset, InvalidText, TextProblem, check, check_optional};
-use crate::verify::REASON_MAX_BYTES;
 
 /// Descriptors of `jacamar keys`. Descriptor 2 is for what a developer reads.
 pub mod descriptor {
@@ -125,7 +124,7 @@ impl Payload for KeysFetched {
 
 fixed_rules! {
     /// Why there is no key set.
-    KeysRule {
+    KeysRule in KeysFailed {
         /// No connection: name, route, port, proxy.
         Unreachable = 1 "keys_unreachable" "no connection"
         /// The time limit passed.
@@ -146,24 +145,9 @@ fixed_rules! {
 }
 
 /// There is no key set. For the runner this is a system failure: the next attempt may do better.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{object}: {cause}")]
-pub struct KeysFailed {
-    /// What happened.
-    pub rule: KeysRule,
-    /// The URL. At most [`REASON_MAX_BYTES`] are sent.
-    pub object: String,
-    /// What the network or TLS library said. At most [`REASON_MAX_BYTES`].
-    pub cause: String,
-}
+pub type KeysFailed = Reasoned<KeysRule>;
 
-impl KeysFailed {
-    /// A failure with the rule's own cause.
-    #[must_use]
-    pub fn new(rule: KeysRule, object: impl Into<String>) -> Self {
-        Self { rule, object: object.into(), cause: rule.cause().to_owned() }
-    }
-
+impl Reasoned<KeysRule> {
     /// The same in the form that [`crate::joblog::message`] prints. The exit code stays that of a breakage.
     #[must_use]
     pub fn words(&self) -> Refusal {
@@ -184,30 +168,6 @@ impl KeysFailed {
             cause: self.cause.clone(),
             hint: hint.to_owned(),
         }
-    }
-}
-
-impl Payload for KeysFailed {
-    const KIND: Kind = Kind::KeysFailed;
-
-    fn check(&self) -> Result<(), FrameError> {
-        check("object", &self.object, REASON_MAX_BYTES, Charset::Shown)?;
-        check("cause", &self.cause, REASON_MAX_BYTES, Charset::Shown)?;
-        Ok(())
-    }
-
-    fn write(&self, fields: &mut Writer) {
-        fields.word(self.rule.number());
-        fields.text(&self.object);
-        fields.text(&self.cause);
-    }
-
-    fn read(fields: &mut Reader<'_>) -> Result<Self, FrameError> {
-        Ok(Self {
-            rule: KeysRule::from_number(fields.word("rule")?)?,
-            object: fields.text("object", REASON_MAX_BYTES)?,
-            cause: fields.text("cause", REASON_MAX_BYTES)?,
-        })
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! - [`driver`]: what the runner types; [`environment`] and [`job_variables`]: what it exports;
 //! - [`config_json`]: what `config_exec` answers; [`exit`]: how a stage ends for the runner;
-//! - [`frame`] and the values that travel in frames: [`claims`], [`verify`], [`keys`], [`resolve`], [`stage_request`],
+//! - [`frame`] and the values that travel in frames: [`claims`], [`verify`], [`keys`], [`rule`], [`resolve`], [`stage_request`],
 //!   [`stage_report`];
 //! - [`joblog`]: the words for the person who reads the job log.
 #![forbid(unsafe_code)]
@@ -21,7 +21,7 @@ pub mod job_variables;
 pub mod joblog;
 pub mod keys;
 pub mod resolve;
-mod rule;
+pub mod rule;
 pub mod stage_report;
 pub mod stage_request;
 pub mod text;

@@ -9,9 +9,9 @@ use jacamar_plan::Refusal;
 
 use crate::environment::PATH_MAX_BYTES;
 use crate::frame::{self, FrameError, HEADER_BYTES, Kind, PAYLOAD_MAX_BYTES, Payload, Reader, Writer};
+use crate::rule::REASON_MAX_BYTES;
 use crate::stage_request::read_count;
 use crate::text::{Charset, InvalidText, TextProblem, check};
-use crate::verify::REASON_MAX_BYTES;
 
 /// Descriptors of `jacamar resolve`. Descriptor 2 is for what a developer reads.
 pub mod descriptor {

@@ -8,7 +8,7 @@
 
 use crate::claims::{Claims, ISSUER_MAX_BYTES};
 use crate::frame::{self, FrameError, Kind, Payload, Reader, Writer};
-use crate::rule::fixed_rules;
+use crate::rule::{Reasoned, fixed_rules};
 use crate::text::{Charset, check, check_optional};
 
 /// Descriptors of `jacamar verify`. Descriptor 2 is for what a developer reads.
@@ -31,9 +31,6 @@ pub const TOKEN_MAX_BYTES: usize = 64 * 1024;
 
 /// Longest name of the token's variable, in bytes.
 pub const VARIABLE_MAX_BYTES: usize = 255;
-
-/// Longest object or cause of a refusal, in bytes.
-pub const REASON_MAX_BYTES: usize = 1024;
 
 /// What `jacamar-auth` wants to know. All of it comes from the site's configuration, nothing from the job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +74,7 @@ impl Payload for VerifyRequest {
 
 fixed_rules! {
     /// Why a job's token was not believed.
-    VerifyRule {
+    VerifyRule in VerifyRefused {
         /// The response file has no such variable.
         NoToken = 1 "no_token" "is not set, so nobody vouches for this job"
         /// The variable is there twice with different values, so somebody set it by hand.
@@ -133,48 +130,7 @@ impl VerifyRule {
 }
 
 /// A token that was not believed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{object}: {cause}")]
-pub struct VerifyRefused {
-    /// The rule that says no.
-    pub rule: VerifyRule,
-    /// What it says no to: `token SITE_ID_TOKEN`, `claim sha`. At most [`REASON_MAX_BYTES`].
-    pub object: String,
-    /// Why, with the values that help and without any part of the token. At most [`REASON_MAX_BYTES`].
-    pub cause: String,
-}
-
-impl VerifyRefused {
-    /// A refusal with the rule's own cause.
-    #[must_use]
-    pub fn new(rule: VerifyRule, object: impl Into<String>) -> Self {
-        Self { rule, object: object.into(), cause: rule.cause().to_owned() }
-    }
-}
-
-impl Payload for VerifyRefused {
-    const KIND: Kind = Kind::VerifyRefused;
-
-    fn check(&self) -> Result<(), FrameError> {
-        check("object", &self.object, REASON_MAX_BYTES, Charset::Shown)?;
-        check("cause", &self.cause, REASON_MAX_BYTES, Charset::Shown)?;
-        Ok(())
-    }
-
-    fn write(&self, fields: &mut Writer) {
-        fields.word(self.rule.number());
-        fields.text(&self.object);
-        fields.text(&self.cause);
-    }
-
-    fn read(fields: &mut Reader<'_>) -> Result<Self, FrameError> {
-        Ok(Self {
-            rule: VerifyRule::from_number(fields.word("rule")?)?,
-            object: fields.text("object", REASON_MAX_BYTES)?,
-            cause: fields.text("cause", REASON_MAX_BYTES)?,
-        })
-    }
-}
+pub type VerifyRefused = Reasoned<VerifyRule>;
 
 /// What `jacamar verify` answers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -76,6 +76,14 @@ impl Explanation {
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(self)
     }
+
+    /// As `explain` prints it, with its last line end.
+    ///
+    /// # Errors
+    /// As [`Explanation::to_json`].
+    pub fn to_text(&self, json: bool) -> Result<String, serde_json::Error> {
+        if json { Ok(self.to_json()? + "\n") } else { Ok(self.to_string()) }
+    }
 }
 
 impl fmt::Display for Explanation {

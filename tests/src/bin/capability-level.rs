@@ -12,7 +12,6 @@
 )]
 
 use std::ffi::OsString;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use jacamar_plan::{Grant, Level, Site};
@@ -69,7 +68,7 @@ fn run() -> anyhow::Result<u8> {
         level,
         cgroup: CgroupChoice::Auto,
         base: state.join("tmp"),
-        kill_timeout: Duration::from_secs(10),
+        kill_timeout: Session::KILL_TIMEOUT,
     };
     if mode == "--explain" {
         println!("{}", jacamar_plan::explain(session.explain()?.plan()).to_json()?);

@@ -72,17 +72,34 @@ fn journald_gets_each_field() {
     own_namespace();
     tmpfs("/run/systemd/journal");
     let journal = listen("/run/systemd/journal/socket");
+    // Its queue holds few lines, and a stage waits for room.
+    let (sender, lines) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        loop {
+            let fields = journal_fields(&receive(&journal));
+            let last = fields.contains(&("JACAMAR_EVENT".into(), "cleanup".into()));
+            sender.send(fields).expect("a test that reads");
+            if last {
+                return;
+            }
+        }
+    });
     let job = place.gitlab.admit(place.small(["true"]));
     let direct = Direct::new(&place, &job).prepared();
     assert_eq!(direct.run("exit 3\n").finish().code, 1);
     assert_eq!(direct.cleanup().code, 0);
-    for (event, priority) in [("granted", "6"), ("prepare", "6"), ("run", "6"), ("cleanup", "6")] {
-        let fields = journal_fields(&receive(&journal));
+    reader.join().expect("no panic");
+    let is_debug =
+        |fields: &Vec<(String, String)>| fields.contains(&("JACAMAR_EVENT".into(), "debug".into()));
+    let (debug, lines): (Vec<_>, Vec<_>) = lines.iter().partition(is_debug);
+    assert!(!debug.is_empty());
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    for (event, fields) in ["granted", "prepare", "run", "cleanup"].into_iter().zip(lines) {
         let value = |name: &str| {
             let field = fields.iter().find(|(known, _)| known == name);
             field.map(|(_, value)| value.as_str()).unwrap_or_else(|| panic!("{event}: no {name}: {fields:?}"))
         };
-        assert_eq!((value("JACAMAR_EVENT"), value("PRIORITY")), (event, priority), "{fields:?}");
+        assert_eq!((value("JACAMAR_EVENT"), value("PRIORITY")), (event, "6"), "{fields:?}");
         assert_eq!(value("SYSLOG_IDENTIFIER"), "jacamar-auth");
         assert_eq!((value("JACAMAR_ACCOUNT"), value("JACAMAR_PROJECT_PATH")), ("ci1", "group/proj"));
         if event == "run" {
@@ -91,6 +108,27 @@ fn journald_gets_each_field() {
         }
         assert!(serde_json::from_str::<Value>(value("MESSAGE")).is_ok(), "{fields:?}");
     }
+}
+
+/// A daemon that hangs does not hang the runner.
+#[test]
+fn a_journal_that_does_not_read_is_not_waited_for_without_end() {
+    let place = logging("");
+    own_namespace();
+    tmpfs("/run/systemd/journal");
+    let journal = listen("/run/systemd/journal/socket");
+    let filler = UnixDatagram::unbound().expect("a socket");
+    filler.set_nonblocking(true).expect("a socket");
+    while filler.send_to(b"full", "/run/systemd/journal/socket").is_ok() {}
+    let started = Started::new(Direct::new(&place, &place.gitlab.admit(place.small(["true"]))).command(&[
+        "config",
+        "--configuration",
+        &place.path("config.toml"),
+    ]));
+    let ran = started.finish_within(Duration::from_secs(45));
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{ran}");
+    assert!(ran.err.contains("could not write the audit line"), "{ran}");
+    drop(journal);
 }
 
 #[test]
@@ -115,7 +153,8 @@ fn syslog_gets_lines_of_authpriv() {
     let syslog = listen("/dev/log");
     let mut direct = Direct::new(&place, &place.gitlab.admit(place.small(["true"])));
     assert_eq!(direct.config().code, 0);
-    let line = String::from_utf8(receive(&syslog)).expect("text");
+    let mut lines = std::iter::repeat_with(|| String::from_utf8(receive(&syslog)).expect("text"));
+    let line = lines.find(|line| !line.starts_with("<87>")).expect("endless");
     // Facility 10, priority 6.
     assert!(line.starts_with("<86>jacamar-auth: {") && line.contains("\"event\":\"granted\""), "{line}");
     assert_eq!(direct.cleanup().code, 0);
