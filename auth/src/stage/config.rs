@@ -25,7 +25,7 @@ use tracing::debug;
 use super::known::Known;
 use super::site::{jacamar, level, settings};
 use super::user_side::state;
-use super::{StageEnd, StageError};
+use super::{Ended, StageEnd, StageError};
 use crate::audit::Priority;
 use crate::helper::Helpers;
 use crate::{identity, resolving};
@@ -142,12 +142,15 @@ pub(super) fn config(
     known.line(Priority::Info, "granted", granted(&record, &claims, &settings, &without))?;
     slots.create(&name, &record)?;
     tell_surprises(&without);
-    if let Err(unread) = super::print(&answer.to_json()) {
-        // Nobody learns its name, so no cleanup would find it.
+    let printed = super::print(&answer.to_json());
+    let terminated = own.asked_to_end().map_err(anyhow::Error::from)?;
+    if printed.is_err() || terminated {
+        // The runner takes no answer from a call that failed, so no cleanup would find the record.
         jobs.find(&name)?.remove(&jobs)?;
-        return Err(StageError::Broken(unread));
     }
-    Ok(StageEnd::done())
+    printed?;
+    let ended = if terminated { Ended::ByTermination } else { Ended::ByItself };
+    Ok(StageEnd { ended, ..StageEnd::done() })
 }
 
 fn runner_directory(field: &'static str, path: &str) -> Result<RunnerDirectory, StageError> {

@@ -24,6 +24,7 @@ pub(super) fn settings(path: Option<&Path>, trust: Trust) -> anyhow::Result<Sett
 /// A file that is not believed, with the commands that mend it.
 pub(crate) fn mend(object: &str, untrusted: Untrusted) -> anyhow::Error {
     let hint = match untrusted.hint() {
+        commands if !commands.is_empty() && untrusted.is_the_callers() => format!("type:\n{commands}"),
         commands if !commands.is_empty() => format!("as root:\n{commands}"),
         _ if object == "configuration file" => {
             "`--configuration` in config_args of the runner's config.toml names it".to_owned()

@@ -96,6 +96,23 @@ fn names(direct: &Direct<'_>) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
+/// A `config` that was cancelled at its end has failed, and the runner calls `cleanup` without a name.
+#[test]
+fn a_config_that_is_cancelled_leaves_no_record() {
+    let place = Place::usual();
+    let mut first = direct(&place);
+    // Later calls know the server's keys, so the record is all that is written to disk.
+    assert_eq!((first.config().code, first.cleanup().code), (0, 0));
+    let config = place.path("config.toml");
+    let under =
+        ["strace", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:signal=SIGTERM:when=1"];
+    let direct = direct(&place);
+    let ran = Started::new(direct.command_under(&under, &["config", "--configuration", &config])).finish();
+    assert_eq!(ran.code, 2, "{ran}");
+    let ours = left::records_of(&place);
+    assert!(ours.is_empty(), "{ours:?}");
+}
+
 /// Who could not read the answer gets no record that nobody would clean up.
 #[test]
 fn an_answer_that_cannot_be_written_leaves_no_record() {

@@ -19,6 +19,7 @@ mod place;
 mod record;
 mod refusal;
 mod secrecy;
+mod settings;
 mod success;
 mod tokens;
 mod user_level;

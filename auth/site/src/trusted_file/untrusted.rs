@@ -78,6 +78,12 @@ impl Untrusted {
             | Self::NotUtf8 { .. } => String::new(),
         }
     }
+
+    /// Whether the caller owns it and can mend it: at the user level.
+    #[must_use]
+    pub fn is_the_callers(&self) -> bool {
+        matches!(self, Self::Exposed(Exposed { trust: Trust::Caller(caller), uid, .. }) if caller == uid)
+    }
 }
 
 /// A part of a path that others than the trusted ones own or can write.
