@@ -83,10 +83,6 @@ fn token_hint(rule: VerifyRule, site: TokenSite<'_>) -> String {
                 yaml()
             )
         }
-        VerifyRule::SeveralTokens => format!(
-            "remove {variable} from `variables:` of the job, the project, the group and the pipeline; only \
-             `id_tokens:` may set it"
-        ),
         VerifyRule::TokenTooLarge | VerifyRule::Malformed | VerifyRule::Algorithm => format!(
             "GitLab itself has to make the token; in .gitlab-ci.yml, and nowhere in `variables:`:\n{}",
             yaml()

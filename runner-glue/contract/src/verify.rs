@@ -77,8 +77,6 @@ fixed_rules! {
     VerifyRule in VerifyRefused {
         /// The response file has no such variable.
         NoToken = 1 "no_token" "is not set, so nobody vouches for this job"
-        /// The variable is there twice with different values, so somebody set it by hand.
-        SeveralTokens = 2 "several_tokens" "is set more than once, with different values"
         /// Longer than [`TOKEN_MAX_BYTES`].
         TokenTooLarge = 3 "token_too_large" "is longer than any token of GitLab's"
         /// Not three parts of base64url with JSON in them.

@@ -50,8 +50,7 @@ fn object(rule: VerifyRule) -> &'static str {
         VerifyRule::ClaimMissing | VerifyRule::ClaimInvalid => "token SITE_ID_TOKEN, claim sha",
         VerifyRule::ResponseUnreadable | VerifyRule::ResponseTooLarge => "the runner's response file",
         VerifyRule::KeysUnreadable => "https://gitlab.example.com/oauth/discovery/keys",
-        VerifyRule::SeveralTokens
-        | VerifyRule::TokenTooLarge
+        VerifyRule::TokenTooLarge
         | VerifyRule::Malformed
         | VerifyRule::Algorithm
         | VerifyRule::UnknownKey
