@@ -81,6 +81,7 @@ impl Audit {
         }
         let mut object = Map::new();
         object.insert("event".into(), event.into());
+        object.insert("pid".into(), std::process::id().into());
         object.extend(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let result = match &self.sink {
             Sink::Off => return Ok(()),

@@ -59,7 +59,7 @@ impl Subscriber for Lines {
             // The stage has failed; each more might wait again for a daemon that hangs.
             return;
         }
-        let mut fields = Fields(vec![("pid", std::process::id().into())]);
+        let mut fields = Fields(Vec::new());
         event.record(&mut fields);
         *first = self.audit.line(Priority::Debug, "debug", &fields.0).err();
     }

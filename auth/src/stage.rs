@@ -83,18 +83,17 @@ pub(crate) fn stage(own: &Own, invocation: Invocation) -> u8 {
     let environment = match RunnerEnvironment::read(std::env::vars_os()) {
         Ok(environment) => environment,
         Err(error) => {
-            tell(&format!("jacamar-auth: {error}\n"));
+            broken_call(&error.to_string());
             return error.exit_code.get();
         }
     };
     if invocation.flags.no_auth {
-        tell(
-            "jacamar-auth: --no-auth is an option of jacamar, which authorizes nothing; it is not built yet\n",
-        );
+        broken_call("--no-auth is an option of jacamar, which authorizes nothing; it is not built yet");
         return environment.exit_codes.system_failure.get();
     }
     let stage = invocation.call.stage();
     let mut known = Known::default();
+    known.unverified_job(std::env::var("CUSTOM_ENV_CI_JOB_ID").ok());
     let result = match invocation.call {
         Call::Config { configuration } => {
             config::config(own, &environment, configuration.as_deref(), &mut known)
@@ -127,10 +126,20 @@ pub(crate) fn stage(own: &Own, invocation: Invocation) -> u8 {
 
 /// A call that is none of the four: the runner's configuration is wrong, a system failure.
 pub(crate) fn invalid(call: &InvalidCall) -> u8 {
-    tell(&format!("jacamar-auth: {call}\n"));
+    broken_call(&call.to_string());
     match RunnerEnvironment::read(std::env::vars_os()) {
         Ok(environment) => environment.exit_codes.system_failure.get(),
         Err(error) => error.exit_code.get(),
+    }
+}
+
+/// A call that is none of a stage, told to whoever reads and to the log.
+fn broken_call(cause: &str) {
+    tell(&format!("jacamar-auth: {cause}\n"));
+    let fields = vec![("cause", cause.into())];
+    if let Err(unwritten) = Known::default().line(crate::audit::Priority::Error, "broken", fields) {
+        // The call has failed either way.
+        tell(&format!("jacamar-auth: {unwritten:#}\n"));
     }
 }
 

@@ -187,9 +187,6 @@ impl<'a, S> Child<'a, S> {
 impl<'a> Child<'a, Cloned> {
     /// Waits for the release, then leaves the runner's session, keyring and mounts.
     fn isolate(mut self) -> Result<Child<'a, Isolated>, Failure> {
-        if self.is_due(&Step::OrdinaryOomScore) {
-            self.plain(&Step::OrdinaryOomScore, jacamar_kernel::ordinary_oom_score)?;
-        }
         if self.step()? != &Step::AwaitRelease {
             return Err(self.disorder());
         }

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jacamar_kernel::Errno;
 use jacamar_plan::{Directories, IdMaps, Level, Namespaces};
@@ -173,14 +174,16 @@ impl JobDirectories {
         }
         let base = open_directory(&self.base)?;
         let name = self.name.as_str();
-        let own = match self.owner.as_user(|| openat(&base, name, DIRECTORY, Mode::empty())) {
-            // Never given away: it is ours, and empty.
-            Err(Errno::EACCES) => None,
-            other => Some(other.map_err(|errno| self.failed("remove", errno))?),
-        };
-        if let Some(own) = own {
-            self.owner.as_user(|| empty(&own)).map_err(|errno| self.failed("remove", errno))?;
-        }
+        let emptied = self.owner.as_user(|| {
+            // Its mode is the user's to change, and to be changed back.
+            match fchmodat(&base, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink) {
+                Ok(()) => empty(&openat(&base, name, DIRECTORY, Mode::empty())?),
+                // Never given away: it is ours, and empty.
+                Err(Errno::EPERM) => Ok(()),
+                Err(errno) => Err(errno),
+            }
+        });
+        emptied.map_err(|errno| self.failed("remove", errno))?;
         unlinkat(&base, name, UnlinkatFlags::RemoveDir).map_err(|errno| self.failed("remove", errno))
     }
 }
@@ -286,17 +289,22 @@ fn make_base(base: &Path, level: Level) -> Result<(), DirectoryError> {
 /// A directory that is emptied, and what is below it: never through a link, never into another file system.
 struct Emptied<'a> {
     top: &'a OwnedFd,
-    device: u64,
+    /// A process of the user's that is none of the job's can go on making files.
+    deadline: Instant,
     /// Names that directories got when they were moved up.
     moved: u64,
 }
 
 /// Removes everything in a directory.
 fn empty(top: &OwnedFd) -> Result<(), Errno> {
-    Emptied { top, device: fstat(top)?.st_dev, moved: 0 }.sweep(top, 0)
+    Emptied { top, deadline: Instant::now() + EMPTY_WITHIN, moved: 0 }.sweep(top, 0)
 }
 
 impl Emptied<'_> {
+    fn in_time(&self) -> Result<(), Errno> {
+        if Instant::now() < self.deadline { Ok(()) } else { Err(Errno::ETIMEDOUT) }
+    }
+
     fn sweep(&mut self, directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
         loop {
             // Not all at once: a job can make millions, and they would be in our memory.
@@ -304,6 +312,7 @@ impl Emptied<'_> {
             if names.is_empty() {
                 return Ok(());
             }
+            self.in_time()?;
             for (name, kind) in names {
                 self.remove(directory, &name, kind, depth)?;
             }
@@ -324,18 +333,16 @@ impl Emptied<'_> {
                 Err(e) => return Err(e),
             }
         }
-        let below = match openat(directory, name, DIRECTORY, Mode::empty()) {
+        let open = || jacamar_kernel::open_directory_in(directory.as_fd(), name);
+        let below = match open() {
             // Its owner took the rights away; it is still the owner's to remove.
             Err(Errno::EACCES) => {
                 fchmodat(directory, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
-                openat(directory, name, DIRECTORY, Mode::empty())
+                open()
             }
             other => other,
         }?;
         let stat = fstat(&below)?;
-        if stat.st_dev != self.device {
-            return Err(Errno::EXDEV);
-        }
         if stat.st_mode & 0o300 != 0o300 {
             fchmod(&below, Mode::S_IRWXU)?;
         }
@@ -350,6 +357,7 @@ impl Emptied<'_> {
     /// deep becomes an entry of the top, where the sweep finds it.
     fn move_up(&mut self, directory: &OwnedFd, name: &CStr) -> Result<(), Errno> {
         loop {
+            self.in_time()?;
             self.moved += 1;
             match renameat(directory, name, self.top, format!("deep-{}", self.moved).as_str()) {
                 // Taken by the job.
@@ -359,6 +367,9 @@ impl Emptied<'_> {
         }
     }
 }
+
+/// Removing what a job left takes no longer; then another clean-up goes on.
+const EMPTY_WITHIN: Duration = Duration::from_secs(120);
 
 /// So many names are read at once.
 const NAMES_MAX: usize = 1024;

@@ -193,7 +193,7 @@ impl Launch<Contained> {
     }
 }
 
-/// Whether the child must be dumpable until it is released: it opens a file of its own in /proc, or we one of it.
+/// Whether the child must be dumpable until it is released: its files in /proc are root's otherwise, and we open some.
 fn waits_dumpable(plan: &Plan) -> bool {
     plan.contain.id_maps.is_some() || (plan.isolate.urgency.oom_score && plan.level != Level::Root)
 }
@@ -270,6 +270,9 @@ fn ready(plan: &Plan, supervisor: &Supervisor) -> Result<(), LaunchError> {
         }
         map(pid, "uid_map", &maps.uids).map_err(|e| failed(Step::MapUids { map: maps.uids.clone() }, e))?;
         map(pid, "gid_map", &maps.gids).map_err(|e| failed(Step::MapGids { map: maps.gids.clone() }, e))?;
+    }
+    if plan.isolate.urgency.oom_score {
+        write_proc(supervisor.pid(), "oom_score_adj", "0").map_err(|e| failed(Step::OrdinaryOomScore, e))?;
     }
     Ok(())
 }

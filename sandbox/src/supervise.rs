@@ -203,7 +203,7 @@ impl Supervisor {
             }
             // After the signals were read: a SIGCHLD that came in between would be the last event.
             if self.reaped()? {
-                return Ok(terminated.is_some());
+                return Ok(terminated.is_some() || ask.is_some());
             }
             if let Some(signal) = ask {
                 terminated.get_or_insert_with(Instant::now);

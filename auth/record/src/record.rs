@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ProcessId;
 
 /// Version of the format. A program of another version finishes a record or refuses it by name, it never guesses.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The project and job, of the verified claims.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

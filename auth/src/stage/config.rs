@@ -39,7 +39,6 @@ pub(super) fn config(
     configuration: Option<&Path>,
     known: &mut Known,
 ) -> Result<StageEnd, StageError> {
-    known.unverified_job(std::env::var("CUSTOM_ENV_CI_JOB_ID").ok());
     let process_level = jacamar_sandbox::level().map_err(anyhow::Error::from)?;
     let trust = match process_level {
         Level::Root | Level::Capabilities => Trust::RootOnly,

@@ -20,6 +20,7 @@ pub(crate) struct Known {
     pub(crate) contact: String,
     audit: Option<Arc<Audit>>,
     unwritten: Unwritten,
+    skipped: bool,
     fields: Vec<(&'static str, Value)>,
 }
 
@@ -44,13 +45,13 @@ impl Known {
     pub(crate) fn claims(&mut self, claims: &Claims) {
         let fields = claims.fields();
         let project = super::config::project(claims);
-        self.fields.retain(|(name, _)| *name != "unverified_job_id");
         self.project(&project);
         self.fields
             .extend([("user_id", fields.user_id.into()), ("user_login", fields.user_login.clone().into())]);
     }
 
     fn project(&mut self, project: &Project) {
+        self.fields.retain(|(name, _)| *name != "unverified_job_id");
         self.fields.extend([
             ("job_id", project.job_id.into()),
             ("pipeline_id", project.pipeline_id.into()),
@@ -67,10 +68,14 @@ impl Known {
     /// All that a later stage needs.
     pub(crate) fn record(&mut self, record: &Record, state: &Path) -> anyhow::Result<()> {
         self.contact.clone_from(&record.support_contact);
-        self.open_audit(&record.audit, state)?;
         self.project(&record.project);
         self.grant(&record.grant);
-        Ok(())
+        self.open_audit(&record.audit, state)
+    }
+
+    /// The site does not run this sub-stage.
+    pub(crate) fn skipped(&mut self) {
+        self.skipped = true;
     }
 
     /// `cleanup` had to leave files of the runner in the user's own directories.
@@ -132,6 +137,9 @@ impl Known {
         let event = match stage {
             // Its line is the grant, written before the record that it speaks of.
             Stage::Config | Stage::Exec => return Ok(()),
+            Stage::Run(_) if self.skipped => {
+                return self.line(Priority::Info, "skipped", vec![stage_name()]);
+            }
             Stage::Prepare => "prepare",
             Stage::Run(_) => "run",
             // There was no record.

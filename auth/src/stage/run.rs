@@ -35,6 +35,7 @@ pub(super) fn run(
     known.record(record, &state)?;
     same_level(record, level)?;
     if !record.run_stage_allowlist.is_empty() && !record.run_stage_allowlist.contains(&sub_stage) {
+        known.skipped();
         tell(&format!("jacamar-auth: this site does not run {sub_stage}, it is skipped\n"));
         return Ok(StageEnd::done());
     }

@@ -163,9 +163,9 @@ pub(crate) fn run_as_user(
     let parent = if *stage == Stage::Cleanup { None } else { Some(runner(record)?) };
     let begin = Instant::now();
     let supervisor = terms.start(command, own)?;
-    debug!(%stage, record = job.name(), milliseconds = milliseconds(begin), "the user's side was started");
     let running = Running { supervisor: identify(nix::unistd::getpid())?, init: identify(supervisor.pid())? };
     job.set_running(&running)?;
+    debug!(%stage, record = job.name(), milliseconds = milliseconds(begin), "the user's side was started");
 
     let ours = |fd: std::io::Result<OwnedFd>| fd.context("could not copy our own descriptor");
     let output = Output::new(vec![

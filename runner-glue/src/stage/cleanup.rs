@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use jacamar_contract::stage_report::exit_code;
 use jacamar_contract::stage_request::StageRequest;
 use jacamar_kernel::{Errno, FdPath, open_directory};
@@ -23,16 +23,19 @@ const ENTRIES_MAX: usize = 200_000;
 /// Deepest directory, counted from the path that the record names. Each level holds a descriptor open.
 const DEPTH_MAX: usize = 64;
 
-/// Removes what the request lists. [`exit_code::REFUSED`] if something is left, which is then named.
+/// Removes what the request lists. [`exit_code::REFUSED`] if something is left because of what the user did to his
+/// directories, which is then named; an error if the file server does not do its work, so that it is tried again.
 pub(super) fn cleanup(request: &StageRequest) -> anyhow::Result<u8> {
     let builds_dir = CString::new(request.builds_dir.as_str()).context("builds_dir")?;
     let base = match open_directory(&builds_dir) {
         Ok(base) => base,
         Err(Errno::ENOENT) => return Ok(exit_code::DONE),
-        Err(errno) => {
+        Err(_) if request.remove.is_empty() => return Ok(exit_code::DONE),
+        Err(errno) if is_the_users_doing(errno) => {
             joblog::line(&format!("{}: cannot be opened: {}", request.builds_dir, errno.desc()));
-            return Ok(if request.remove.is_empty() { exit_code::DONE } else { exit_code::REFUSED });
+            return Ok(exit_code::REFUSED);
         }
+        Err(errno) => bail!("{} cannot be opened: {}", request.builds_dir, errno.desc()),
     };
     let device = fstat(&base).context("builds_dir")?.st_dev;
     let mut removal = Removal { device, left: ENTRIES_MAX };
@@ -40,11 +43,22 @@ pub(super) fn cleanup(request: &StageRequest) -> anyhow::Result<u8> {
     for path in &request.remove {
         let below = path.strip_prefix(&request.builds_dir).unwrap_or_default();
         if let Err(errno) = removal.remove(&base, below) {
+            if !is_the_users_doing(errno) {
+                bail!("{path} could not be removed: {}", errno.desc());
+            }
             joblog::line(&format!("{path}: not removed: {}", errno.desc()));
             code = exit_code::REFUSED;
         }
     }
     Ok(code)
+}
+
+/// A link or a mount in the way, too deep, too many, immutable. Not EACCES, which an expired ticket gives too.
+fn is_the_users_doing(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ELOOP | Errno::ENOTDIR | Errno::EXDEV | Errno::E2BIG | Errno::ENAMETOOLONG | Errno::EPERM
+    )
 }
 
 struct Removal {

@@ -23,7 +23,7 @@ pub use capability::{Capabilities, ambient_clear, bounding_drop, bounding_has, c
 pub use clone::{clone, clone_into, clone_until_exec};
 pub use descriptor::{
     FdPath, STANDARD_INPUT, close_all_but, close_copy, close_on_exec, duplicate_above, duplicate_to,
-    inherited, open_directory, open_file_or_directory, set_nonblocking,
+    inherited, open_directory, open_directory_in, open_file_or_directory, set_nonblocking,
 };
 pub use exec::{Image, exit_now};
 pub use identity::{IDS_MAX, get_groups, set_groups, set_resgid, set_resuid, set_uid};
@@ -37,8 +37,7 @@ pub use seccomp::{Instruction, load_filter};
 pub use signals::reset_signals;
 pub use terminal::{make_controlling_terminal, set_window_size, window_size};
 pub use urgency::{
-    is_io_realtime, is_nice_negative, is_realtime, ordinary_io, ordinary_nice, ordinary_oom_score,
-    ordinary_scheduling,
+    is_io_realtime, is_nice_negative, is_realtime, ordinary_io, ordinary_nice, ordinary_scheduling,
 };
 
 /// Turns a raw return value of syscall(2) into a result.

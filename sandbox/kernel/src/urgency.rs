@@ -1,8 +1,6 @@
 //! What makes a process more urgent than others, and how it becomes an ordinary one again.
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 
 use crate::check;
 
@@ -75,17 +73,4 @@ pub fn is_io_realtime() -> Result<bool, Errno> {
 pub fn ordinary_io() -> Result<(), Errno> {
     // SAFETY: takes numbers only.
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, 0) }).map(drop)
-}
-
-/// Writes 0 into our `oom_score_adj`, proc_pid_oom_score_adj(5). For the child of a clone: allocates nothing.
-///
-/// # Errors
-/// EACCES if we are not root and not dumpable; EMEDIUMTYPE if /proc is no procfs.
-pub fn ordinary_oom_score() -> Result<(), Errno> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let file = nix::fcntl::open(c"/proc/self/oom_score_adj", flags, Mode::empty())?;
-    if !crate::is_procfs(std::os::fd::AsFd::as_fd(&file))? {
-        return Err(Errno::EMEDIUMTYPE);
-    }
-    nix::unistd::write(&file, b"0").map(drop)
 }

@@ -79,7 +79,7 @@ impl Step {
                 vec!["read(_, \"\\377\", 1)".into(), "prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE)".into()]
             }
             Self::DieWithSupervisor => one("prctl(PR_SET_PDEATHSIG, SIGKILL)".into()),
-            Self::OrdinaryOomScore => one(write("/proc/self", "oom_score_adj", "0")),
+            Self::OrdinaryOomScore => one(write("/proc/_", "oom_score_adj", "0")),
             Self::OrdinaryNice => one("setpriority(PRIO_PROCESS, 0, 0)".into()),
             Self::OrdinaryScheduling => one("sched_setscheduler(0, SCHED_OTHER, [0])".into()),
             Self::OrdinaryIo => {

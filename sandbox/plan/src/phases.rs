@@ -325,6 +325,9 @@ impl Plan {
             steps.push(Step::MapUids { map: maps.uids.clone() });
             steps.push(Step::MapGids { map: maps.gids.clone() });
         }
+        if self.isolate.urgency.oom_score {
+            steps.push(Step::OrdinaryOomScore);
+        }
         steps.push(Step::Release);
         steps
     }
@@ -332,13 +335,8 @@ impl Plan {
     /// Steps of the child. A failure in the child is reported as an index into this list.
     #[must_use]
     pub fn child_steps(&self) -> Vec<Step> {
-        let Urgency { nice, scheduling, io, oom_score } = self.isolate.urgency;
-        let mut steps = Vec::new();
-        // Not later: an undumpable process cannot open this file of its own.
-        if oom_score {
-            steps.push(Step::OrdinaryOomScore);
-        }
-        steps.extend([Step::AwaitRelease, Step::DieWithSupervisor, Step::NewSession]);
+        let Urgency { nice, scheduling, io, oom_score: _ } = self.isolate.urgency;
+        let mut steps = vec![Step::AwaitRelease, Step::DieWithSupervisor, Step::NewSession];
         let ordinary =
             [(nice, Step::OrdinaryNice), (scheduling, Step::OrdinaryScheduling), (io, Step::OrdinaryIo)];
         steps.extend(ordinary.into_iter().filter(|(urgent, _)| *urgent).map(|(_, step)| step));
@@ -409,10 +407,12 @@ impl Plan {
         steps
     }
 
-    /// Whether CAP_SYS_ADMIN outlives the change of uid: the filter must load without no_new_privs.
+    /// Whether CAP_SYS_ADMIN outlives the change of uid, until the filter stands. Without no_new_privs the filter loads only
+    /// with it; and who holds a capability that the user lacks cannot be traced by him, though in that moment
+    /// `fs.suid_dumpable` may allow it (ptrace(2), "Ptrace access mode checking").
     #[must_use]
     pub fn keeps_sys_admin(&self) -> bool {
-        self.confine.filter.is_some() && !self.confine.no_new_privs
+        self.level == Level::Root
     }
 
     /// Every step with the phase in which it stands: what is repeated (`DieWithSupervisor`, which each change of ids

@@ -61,12 +61,12 @@ pub enum Step {
         /// Content.
         map: Vec<IdMap>,
     },
+    /// Write 0 into `/proc/PID/oom_score_adj`, proc_pid_oom_score_adj(5).
+    OrdinaryOomScore,
     /// One byte on the release pipe.
     Release,
 
     // Isolate: from here on the child.
-    /// Write 0 into `/proc/self/oom_score_adj`, proc_pid_oom_score_adj(5).
-    OrdinaryOomScore,
     /// Wait for that byte; end of file ends the child.
     AwaitRelease,
     /// `PR_SET_PDEATHSIG`, prctl(2).
@@ -245,9 +245,9 @@ impl Step {
             | Self::DenySetgroups
             | Self::MapUids { .. }
             | Self::MapGids { .. }
+            | Self::OrdinaryOomScore
             | Self::Release => Phase::Contain,
-            Self::OrdinaryOomScore
-            | Self::AwaitRelease
+            Self::AwaitRelease
             | Self::DieWithSupervisor
             | Self::NewSession
             | Self::OrdinaryNice
@@ -418,7 +418,7 @@ impl fmt::Display for Step {
             Self::KeepCapabilities => f.write_str("keep capabilities over the change of user"),
             Self::BecomeGid { gid } => write!(f, "become group {gid}"),
             Self::BecomeUid { uid } => write!(f, "become user {uid}"),
-            Self::KeepSysAdmin => f.write_str("keep CAP_SYS_ADMIN alone, to load the filter"),
+            Self::KeepSysAdmin => f.write_str("keep CAP_SYS_ADMIN alone, until the filter stands"),
             Self::ChangeDirectory { path } => write!(f, "change to directory {path}"),
             Self::CloseDescriptors => f.write_str("close all descriptors but 0, 1 and 2"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),

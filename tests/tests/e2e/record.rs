@@ -57,7 +57,7 @@ fn a_record_that_is_not_as_it_was_written_is_refused() {
         good[..good.find("\"grant\"").expect("a field")].to_owned()
     });
     with_changed_record("record-empty", |_| String::new());
-    with_changed_record("record-format", |good| with(good, "format", &json!(2)));
+    with_changed_record("record-format", |good| with(good, "format", &json!(99)));
     with_changed_record("record-other-boot", |good| {
         with(good, "boot_id", &json!("00000000-0000-0000-0000-000000000000"))
     });

@@ -71,6 +71,8 @@ fn a_sub_stage_that_the_site_does_not_run_is_skipped() {
     let ran = direct.run("echo ran; exit 3\n").finish();
     assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{ran}");
     assert!(ran.err.contains("this site does not run build_script, it is skipped"), "{ran}");
+    let audit = place.audit();
+    assert_eq!(audit.last().map(|line| &line["event"]), Some(&"skipped".into()), "{audit:?}");
     let [run, script, _] = direct.script("echo ran; exit 3\n");
     let ran = Started::new(direct.command(&[&run, &script, "get_sources"])).finish();
     assert_eq!(ran.out, "ran\n", "{ran}");

@@ -112,19 +112,27 @@ pub(crate) fn system_is_read_only(surroundings: Surroundings) {
 pub(crate) fn nothing_is_left_on_the_host(surroundings: Surroundings) {
     for place in places(surroundings) {
         let mounts_before = mounts(&place);
-        // What its owner made hard to remove; and what is bound on /tmp, by the name that only this job has.
-        let script = "cd /tmp; mkdir -p a/b/c d; true > a/b/c/f; chmod 0 a/b/c; chmod 0 a; chmod 0500 d; ln -s / root; \
-                      mkfifo fifo; mkdir -p deep-2/x; true > deep-1; mkdir deep-3; \
-                      perl -e 'for (1..3000) { mkdir \"d\" and chdir \"d\" or die }; mkdir \"e$_\" for 1..70'; \
-                      perl -e 'for (1..2500) { open my $f, \">\", \"many-$_\" or die }'; \
-                      while read -r _ _ _ root at _; do [ $at = /tmp ] && bound=$root; done \
-                      < /proc/self/mountinfo; echo bound=${bound%/tmp}";
+        // What its owner made hard to remove, names in the way of what is moved up, the top itself closed; and what is
+        // bound on /tmp, by the name that only this job has.
+        let script = r#"set -e; cd /tmp; mkdir -p a/b/c d; true > a/b/c/f; chmod 0 a/b/c; chmod 0 a; chmod 0500 d; ln -s / root
+            mkfifo fifo
+            perl -e 'for (1..3000) { mkdir "x" and chdir "x" or die } for (1..70) { mkdir "e$_" or die }'
+            perl -e 'for (1..2500) { open my $f, ">", "many-$_" or die }'
+            while read -r _ _ _ root at _; do if [ $at = /tmp ]; then bound=${root%/tmp}; fi; done < /proc/self/mountinfo
+            echo bound=$bound
+            for top in /var/lib/jacamar/tmp/${bound##*/} ~/.local/state/jacamar/tmp/${bound##*/}; do
+                if [ -d $top ]; then
+                    true > $top/deep-1; mkdir -p $top/deep-2/x $top/deep-3; chmod 0 $top; echo closed=yes
+                fi
+            done"#;
         let ran = place.run("default", script);
         assert_eq!(ran.code, 0, "{place}: {ran}");
+        assert_eq!(ran.value("closed"), "yes", "{place}: {ran}");
         let id = ran.value("bound").rsplit('/').next().expect("a name").to_owned();
         assert!(id.len() == 32 && id.chars().all(|c| c.is_ascii_hexdigit()), "{place}: {ran}");
-        let find = ["find", "/srv", "/home", "-name", &format!("*{id}*")];
-        assert_eq!(Started::new(place.host.as_root(&find)).finish().ok(), "", "{place}");
+        // Directories of other tests come and go meanwhile, and are deep.
+        let find = ["find", "/srv", "/home", "-maxdepth", "8", "-name", &format!("*{id}*")];
+        assert_eq!(Started::new(place.host.as_root(&find)).finish().out, "", "{place}");
         assert_eq!(mounts(&place), mounts_before, "{place}");
     }
 }

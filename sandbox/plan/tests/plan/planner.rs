@@ -171,8 +171,7 @@ proptest! {
                 prop_assert!(again || phase == step.phase(), "{} in {}", step, phase);
             }
             let child = plan.child_steps();
-            let first = if host.urgency.oom_score { Step::OrdinaryOomScore } else { Step::AwaitRelease };
-            prop_assert_eq!(child.first(), Some(&first));
+            prop_assert_eq!(child.first(), Some(&Step::AwaitRelease));
             prop_assert_eq!(child.last(), Some(&Step::Execute));
             let parent = plan.parent_steps();
             prop_assert_eq!(parent.last(), Some(&Step::Release));
