@@ -28,7 +28,7 @@ pub(crate) struct Helpers<'a> {
     pub(crate) own: &'a Own,
     pub(crate) host: &'a Host,
     pub(crate) program: &'a Path,
-    pub(crate) job_id: &'a str,
+    pub(crate) record_name: &'a str,
     account: Account,
 }
 
@@ -37,7 +37,7 @@ impl<'a> Helpers<'a> {
         own: &'a Own,
         host: &'a Host,
         program: &'a Path,
-        job_id: &'a str,
+        record_name: &'a str,
     ) -> anyhow::Result<Self> {
         let account = match host.level {
             // At user level all run as the caller.
@@ -56,7 +56,7 @@ impl<'a> Helpers<'a> {
                 found.ok_or_else(missing)?.account
             }
         };
-        Ok(Self { own, host, program, job_id, account })
+        Ok(Self { own, host, program, record_name, account })
     }
 
     /// uid of the helpers, never a job's.
@@ -75,7 +75,7 @@ impl<'a> Helpers<'a> {
             Grant { account: self.account.clone(), claims_digest: String::new(), rule: "own process".into() };
         // It has no directories of its own, and ssh is not its business.
         let host = Host { ssh_config_files: false, ..self.host.clone() };
-        let job = job_without_directories(format!("{}-{}", self.job_id, task.word));
+        let job = job_without_directories(format!("{}-{}", self.record_name, task.word));
         let terms = Terms {
             grant: &grant,
             profile,

@@ -24,7 +24,7 @@ pub(crate) struct Question<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) site: &'a Site,
     pub(crate) program: &'a Path,
-    pub(crate) job_id: &'a str,
+    pub(crate) record_name: &'a str,
     pub(crate) settings: &'a Settings,
     pub(crate) runner_id: u64,
     pub(crate) hostname: &'a str,
@@ -78,7 +78,7 @@ fn ask(question: &Question<'_>, request: &ResolveRequest) -> Result<Vec<u8>, Sta
     let mut profile = question.profile.clone();
     profile.settings.private_tmp = None;
     let host = Host { ssh_config_files: false, ..question.host.clone() };
-    let job = job_without_directories(question.job_id.to_owned());
+    let job = job_without_directories(question.record_name.to_owned());
     let terms = Terms {
         grant: question.grant,
         profile: &profile,
@@ -117,14 +117,14 @@ pub(crate) fn try_plan(
     grant: &Grant,
     profile: &Profile,
     site: &Site,
-    job_id: &str,
+    record_name: &str,
     tmp_base: &str,
     base: &str,
 ) -> Result<Vec<Without>, StageError> {
-    let below = |name: &str| format!("{tmp_base}/{job_id}/{name}");
+    let below = |name: &str| format!("{tmp_base}/{record_name}/{name}");
     let directories =
         Directories { tmp: below("tmp"), var_tmp: below("var-tmp"), ssh_config: below("ssh_config.d") };
-    let job = Job { id: job_id.to_owned(), directories, working_directory: "/".into() };
+    let job = Job { id: record_name.to_owned(), directories, working_directory: "/".into() };
     let terms = Terms { grant, profile, site, host, job: &job, stage: &Stage::Prepare };
     let checked = terms.plan()?;
     let plan = checked.plan();

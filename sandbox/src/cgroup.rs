@@ -151,11 +151,11 @@ impl Cgroup {
 pub fn remove_job_cgroup(
     site: &str,
     uid: u32,
-    job_id: &str,
+    name: &str,
     level: Level,
     within: Duration,
 ) -> Result<(), StepError> {
-    let (user, job) = JobCgroup::nodes(site, uid, job_id);
+    let (user, job) = JobCgroup::nodes(site, uid, name);
     let failed = |e| step(Step::EndCgroup { path: job.clone() }, e);
     let leaf = match nix::fcntl::open(job.as_str(), DIRECTORY, Mode::empty()) {
         Err(Errno::ENOENT) => return Ok(()),

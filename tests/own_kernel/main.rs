@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use testbed::host::{Host, Level, PREFIX, Place, Start, Started, Surroundings};
+use testbed::host::{CI1, ControlGroup, Host, Level, PREFIX, Place, RUNNER, Start, Started, Surroundings};
 
 const SLICE: &str = "/sys/fs/cgroup/jacamar.slice";
 
@@ -93,6 +93,25 @@ fn a_job_is_not_kept_from_the_oom_killer() {
                     assert!(!back || level != Level::Root, "{level}, {profile}, {given}: {ran}");
                 }
             }
+        }
+    }
+}
+
+/// There the child is cloned with the runner's file system uid, and its file in /proc is the keeper's.
+#[test]
+fn nor_in_a_delegated_group() {
+    let host = root().host;
+    for (level, owner) in [(Level::Capabilities, RUNNER), (Level::User, CI1)] {
+        let group = ControlGroup::make().expect("root can make a control group").expect("control group v2");
+        group.delegate(host.accounts().get(owner)).expect("root can give it away");
+        let enter = group.enter();
+        let urgent = ["sh", "-c", "echo -500 > /proc/self/oom_score_adj && exec \"$@\"", "sh"];
+        let under: Vec<&str> = enter.iter().map(String::as_str).chain(urgent).collect();
+        for profile in ["default", "compat"] {
+            let command = ["cat", "/proc/self/oom_score_adj"];
+            let start = Start { profile, under: &under, command: &command, ..Start::default() };
+            let ran = Place { level, ..root() }.start(&start).finish();
+            assert_eq!(ran.out.trim(), "0", "{level}, {profile}: {ran}");
         }
     }
 }

@@ -85,7 +85,7 @@ pub(super) fn config(
         profile: &profile,
         site: &site,
         program: &program,
-        job_id: &name,
+        record_name: &name,
         settings: &settings,
         runner_id,
         hostname: &hostname()?,
