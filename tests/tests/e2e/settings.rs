@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
+use testbed::gitlab::GitLab;
 use testbed::host::Started;
 
 use crate::direct::Direct;
 use crate::left;
-use crate::place::{Place, STATE, Setup};
+use crate::place::{Place, STATE, Setup, write};
 
 fn builds_dir(answer: &str) -> String {
     let answer: Value = serde_json::from_str(answer).expect("JSON");
@@ -89,4 +90,37 @@ fn the_login_shell_has_the_sites_variables() {
         assert_eq!(ran.out, "<a b><x=y;$(id)></bin/bash>\n", "{downscope}: {ran}");
         assert_eq!(direct.cleanup().code, 0);
     }
+}
+
+/// Only the site's own file can vouch for another authority than the host's; who could write it could name his own GitLab.
+#[test]
+fn an_authority_of_the_sites_own() {
+    let mut place = Place::usual();
+    // The first one keeps the repository.
+    let tls = GitLab::start_tls().expect("a server");
+    let _first = std::mem::replace(&mut place.gitlab, tls);
+    let authority = place.path("ca.pem");
+    let with = |place: &mut Place, line: &str| {
+        place.setup.general = line.to_owned();
+        place.configure(&place.configuration());
+        let mut direct = Direct::new(place, &place.gitlab.admit(place.small(["true"])));
+        let ran = direct.config();
+        if ran.code == 0 {
+            assert_eq!(direct.cleanup().code, 0);
+        }
+        ran
+    };
+    let ran = with(&mut place, "");
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{ran}");
+    assert!(ran.err.contains("TLS: ") && ran.err.contains("tls-ca-file"), "{ran}");
+
+    let line = format!("tls-ca-file = \"{authority}\"");
+    write(&authority, place.gitlab.ca_pem().expect("TLS").as_bytes(), 0o666);
+    let ran = with(&mut place, &line);
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{ran}");
+    assert!(ran.err.contains(&format!("chmod go-w {authority}")), "{ran}");
+
+    write(&authority, place.gitlab.ca_pem().expect("TLS").as_bytes(), 0o644);
+    let ran = with(&mut place, &line);
+    assert_eq!(ran.code, 0, "{ran}");
 }
