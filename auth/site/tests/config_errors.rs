@@ -127,7 +127,7 @@ fn a_wrong_type_shows_a_right_line() {
     );
     check(
         sandbox("mode = true"),
-        "x:8: \"mode\" in [sandbox] must be \"enforce\", \"observe\" or \"warn\", found `true` or `false`",
+        "x:8: \"mode\" in [sandbox] must be \"enforce\" (not built yet: \"observe\", \"warn\"), found `true` or `false`",
         "for example: mode = \"enforce\"",
     );
     check(
@@ -176,7 +176,7 @@ fn a_wrong_word_shows_the_nearest_and_all() {
     check(
         sandbox("mode = \"enforced\""),
         "x:8: \"mode\" in [sandbox] is \"enforced\", which is not known, did you mean \"enforce\"?",
-        "it is \"enforce\", \"observe\" or \"warn\"",
+        "it is \"enforce\" (not built yet: \"observe\", \"warn\")",
     );
     check(
         sandbox("mode = \"warn\""),
@@ -186,7 +186,7 @@ fn a_wrong_word_shows_the_nearest_and_all() {
     check(
         one(&format!("{GENERAL}[auth]\ndownscope = \"\"\n")),
         "x:6: \"downscope\" in [auth] is \"\", which is not known",
-        "it is \"setuid\", \"none\", \"sudo\" or \"su\"",
+        "it is \"setuid\" or \"none\" (not built yet: \"sudo\", \"su\")",
     );
 }
 
@@ -203,8 +203,8 @@ fn what_must_be_set_is_printed_as_a_line_to_add() {
                 "below [general] add the line: executor = \"shell\""
             ),
             (
-                "x:1: \"data_dir\" in [general] must be set: base of all files of jobs: `$HOME`, `$HOME/...` or an \
-                 absolute path",
+                "x:1: \"data_dir\" in [general] must be set: base of all files of jobs: `$HOME` or `$HOME/...`, to \
+                 which `.jacamar-ci` is added, or an absolute path, to which the account is added",
                 "below [general] add the line: data_dir = \"$HOME\""
             ),
             (

@@ -5,8 +5,9 @@ use std::path::Path;
 const HEAD: &str = "# Configuration
 
 The file that `--configuration` of `config` and `cleanup` names, TOML, read anew by each `config`. It and every directory
-above it must belong to root, and only root may write them. An unknown key, a value of another type and a key that is not
-built yet are errors with file and line. This page is made from the program's own table of keys
+above it must belong to root, and only root may write them (at the user level: root or the runner's account). An unknown
+key, a value of another type and a key that is not built yet, with another value than its default, are errors with file
+and line. This page is made from the program's own table of keys
 (`UPDATE_GOLDEN=1 cargo test -p jacamar-site --test document`).
 ";
 

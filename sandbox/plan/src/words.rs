@@ -1,4 +1,4 @@
-//! The words that every crate of the house shares (see "Words" in `ARCHITECTURE.md`).
+//! The words that every crate of the house shares.
 
 use std::fmt;
 

@@ -13,6 +13,7 @@ mod configuration;
 mod direct;
 mod exit_codes;
 mod golden;
+mod helpers;
 mod killed;
 mod left;
 mod place;

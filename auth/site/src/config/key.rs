@@ -85,11 +85,18 @@ impl fmt::Display for Kind {
             Self::Number => f.write_str("a whole number"),
             Self::Duration => f.write_str("a duration in quotes"),
             Self::Word(words) => {
-                let texts: Vec<String> = words.iter().map(|word| format!("{:?}", word.text)).collect();
-                match texts.as_slice() {
-                    [first @ .., last] if !first.is_empty() => write!(f, "{} or {last}", first.join(", ")),
-                    texts => f.write_str(&texts.concat()),
+                let (built, later): (Vec<&Word>, Vec<&Word>) =
+                    words.iter().partition(|word| word.status == Status::Built);
+                let list =
+                    |words: &[&Word]| words.iter().map(|word| format!("{:?}", word.text)).collect::<Vec<_>>();
+                match list(&built).as_slice() {
+                    [first @ .., last] if !first.is_empty() => write!(f, "{} or {last}", first.join(", "))?,
+                    texts => f.write_str(&texts.concat())?,
                 }
+                if later.is_empty() {
+                    return Ok(());
+                }
+                write!(f, " (not built yet: {})", list(&later).join(", "))
             }
         }
     }

@@ -114,7 +114,8 @@ const KEYS: &[Key] = &[
         "data_dir",
         Text,
         Required("\"$HOME\""),
-        "base of all files of jobs: `$HOME`, `$HOME/...` or an absolute path",
+        "base of all files of jobs: `$HOME` or `$HOME/...`, to which `.jacamar-ci` is added, or an absolute path, to \
+         which the account is added",
     ),
     built(
         G,
@@ -165,7 +166,7 @@ const KEYS: &[Key] = &[
         "https_proxy",
         Text,
         Nothing("no proxy"),
-        "the way to `gitlab_server`: `http://host:port`, no password",
+        "the way to `gitlab_server`: `http://host:port` or `https://host:port`, no password",
     ),
     built(
         G,
@@ -266,11 +267,17 @@ const KEYS: &[Key] = &[
         "user_allowlist",
         List,
         Nothing("none"),
-        "accounts that are accepted whatever the other lists say",
+        "accounts that are accepted whatever `user_blocklist`, `groups_blocklist` and `groups_allowlist` say",
     ),
     built(A, "user_blocklist", List, Nothing("none"), "accounts that are refused"),
     built(A, "groups_blocklist", List, Nothing("none"), "groups whose members are refused"),
-    built(A, "groups_allowlist", List, Nothing("any group"), "groups whose members are accepted"),
+    built(
+        A,
+        "groups_allowlist",
+        List,
+        Nothing("any group"),
+        "groups whose members are accepted unless a blocklist names them; with either allowlist set, others are refused",
+    ),
     built(
         A,
         "shell_allowlist",
@@ -290,7 +297,9 @@ const KEYS: &[Key] = &[
         "run_stage_allowlist",
         List,
         Nothing("every sub-stage"),
-        "sub-stages that are run, the others are skipped",
+        "scripts that are run, by GitLab Runner's names: `prepare_script`, `get_sources`, `restore_cache`, \
+         `download_artifacts`, `build_script` and `step_script` (list both), `after_script`, ...; the others are \
+         skipped, which counts as success",
     ),
     built(A, "allow_bot_accounts", Switch, Off, "accept GitLab's bots and service accounts"),
     built(A, "enforce_nologin", Switch, Off, "refuse jobs while /etc/nologin or /var/run/nologin is there"),
