@@ -36,7 +36,9 @@ fn each_limit_fails_closed_or_works() {
                 let script = format!("export {mark}=1; {STATUS}; echo done=1");
                 let start = Start { before: &before, command: &["sh", "-c", &script], ..Start::default() };
                 let ran = place.start(&start).finish();
-                if ran.out.is_empty() {
+                // The kernel may kill a job whose time is up in the middle of its lines.
+                let cut_off = limit == "cpu" && !ran.out.contains("done=1");
+                if ran.out.is_empty() || cut_off {
                     assert_ne!(ran.code, 0, "{place}: {limit}={value}: {ran}");
                 } else {
                     // The job's first line came, so all of the sandbox is there.
