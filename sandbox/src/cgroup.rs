@@ -26,7 +26,7 @@ pub(crate) struct Cgroup {
     owner: FileIds,
 }
 
-/// At the capability level the delegated subtree belongs to the runner, not to the keeper (launch E10).
+/// At the capability level the delegated subtree belongs to the runner, not to the keeper.
 fn owner(level: Level) -> FileIds {
     match level {
         Level::Capabilities => FileIds::Of(getuid(), None),
@@ -85,7 +85,7 @@ impl Cgroup {
         self.leaf.as_fd()
     }
 
-    /// Does something to which the kernel asks for the right to the group: CLONE_INTO_CGROUP (launch E10). The child
+    /// Does something to which the kernel asks for the right to the group: CLONE_INTO_CGROUP. The child
     /// keeps the file system uid until it wears the user.
     pub(crate) fn as_its_owner<T>(&self, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
         self.owner.during(act)?

@@ -221,7 +221,7 @@ impl<'a> Child<'a, Cloned> {
             // End of file: the supervisor failed or died.
             return Err(Errno::ECANCELED);
         }
-        // Not before: the map files of an undumpable process are root's (launch E7).
+        // Not before: the map files of an undumpable process are root's.
         nix::sys::prctl::set_dumpable(false)
     }
 }

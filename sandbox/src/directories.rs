@@ -206,7 +206,7 @@ fn give_away(base: BorrowedFd<'_>, name: &str, uid: u32, gid: u32) -> Result<(),
 }
 
 /// Without CAP_CHOWN: a user namespace of the keeper that maps itself and the user can give the one's directory to
-/// the other (launch E24).
+/// the other.
 fn give_away_in_a_namespace(base: BorrowedFd<'_>, name: &str, uid: u32, gid: u32) -> Result<(), Errno> {
     let (own_uid, own_gid) = crate::own::own_ids();
     let both = |own: u32, other: u32| {

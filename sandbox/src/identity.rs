@@ -30,7 +30,7 @@ fn sys_admin_alone() -> Result<(), Errno> {
 
 impl<'a> Child<'a, Isolated> {
     /// From here on every file is opened and every mount made with the user's rights. Real and saved uid stay, so
-    /// the user can neither signal nor trace nor limit us (launch E11).
+    /// the user can neither signal nor trace nor limit us.
     pub(crate) fn wear(mut self) -> Result<Child<'a, Worn>, Failure> {
         if let Step::SetGroups { groups } = self.step()? {
             let result = set_groups(groups);
@@ -61,7 +61,7 @@ impl<'a> Child<'a, Viewed> {
         let (soft, hard) = self.script.core;
         self.done(setrlimit(Resource::RLIMIT_CORE, soft, hard))?;
         if let Step::DropBounding { last } = *self.step()? {
-            // Needs CAP_SETPCAP: refused once the ids are gone (launch E1).
+            // Needs CAP_SETPCAP: refused once the ids are gone.
             let dropped = (0..=last).try_for_each(jacamar_kernel::bounding_drop);
             self.done(dropped)?;
         }
@@ -85,7 +85,7 @@ impl<'a> Child<'a, Viewed> {
 
 impl<'a> Child<'a, Become> {
     /// What cannot be undone. The filter is loaded last but one, so that it need allow nothing of the above; the
-    /// capabilities go after it, because without no_new_privs loading takes CAP_SYS_ADMIN (launch E12).
+    /// capabilities go after it, because without no_new_privs loading takes CAP_SYS_ADMIN.
     pub(crate) fn confine(mut self) -> Result<Child<'a, Confined>, Failure> {
         let Step::ChangeDirectory { .. } = self.step()? else { return Err(self.disorder()) };
         let entered = chdir(self.text(0)?);
@@ -112,7 +112,7 @@ impl<'a> Child<'a, Become> {
 }
 
 impl<'a> Child<'a, Confined> {
-    /// Never earlier: with file capabilities `setuid(0)` would succeed and be the attack (launch E2).
+    /// Never earlier: with file capabilities `setuid(0)` would succeed and be the attack.
     pub(crate) fn prove(mut self) -> Result<Child<'a, Proved>, Failure> {
         if self.step()? != &Step::Prove {
             return Err(self.disorder());

@@ -164,7 +164,7 @@ impl Launch<Contained> {
         let Self { plan, script, state: Contained { cgroup } } = self;
         let data = plan.plan();
         let waits_dumpable = waits_dumpable(data);
-        // The map files of an undumpable process are root's (launch E7). The keeper's uid is what keeps the runner
+        // The map files of an undumpable process are root's. The keeper's uid is what keeps the runner
         // and the user out meanwhile (E6); at user level there is nobody to keep out.
         let started = dumpable(waits_dumpable).and_then(|()| start(data, script, cgroup.as_ref()));
         let Started { pid, control, failure, report } = match started {

@@ -57,7 +57,7 @@ fn or<T>(what: &'static str, result: Result<T, Errno>) -> Result<T, OwnError> {
 /// [`OwnError`]: nothing was started.
 pub fn own_process() -> Result<Own, OwnError> {
     open_standard_descriptors()?;
-    // Secrets of a job are in our memory soon. exec reset it, unless the caller holds our capabilities (launch E8).
+    // Secrets of a job are in our memory soon. exec reset it, unless the caller holds our capabilities.
     or("forbid tracing", nix::sys::prctl::set_dumpable(false))?;
     let core = or("read the core limit", getrlimit(Resource::RLIMIT_CORE))?;
     or("forbid core dumps", setrlimit(Resource::RLIMIT_CORE, 0, core.1))?;

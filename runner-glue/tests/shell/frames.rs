@@ -1,4 +1,4 @@
-//! The frames of GitLab Runner's versions, facts/gitlab-runner.md §3.1: exit codes and standard input through each.
+//! The frames of GitLab Runner's versions: exit codes and standard input through each.
 
 use jacamar_contract::stage_report::{Reached, ShellEnd, StageReport};
 

@@ -130,7 +130,7 @@ impl Planner<'_> {
         namespaces.user = self.host.level != Level::Root && namespaces != Namespaces::default();
         if namespaces.user && self.host.ssh_config_files {
             let target = self.host.directories.get("/etc/ssh/ssh_config.d").cloned();
-            // Root's files look like nobody's in there, and ssh refuses such (launch E15). Before /proc.
+            // Root's files look like nobody's in there, and ssh refuses such. Before /proc.
             if let Some(target) = target {
                 let at = mounts.len().saturating_sub(usize::from(pid));
                 let source = job.directories.ssh_config.clone();

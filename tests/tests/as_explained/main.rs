@@ -173,7 +173,7 @@ fn capabilities_default_delegated() {
     compare_delegated(Level::Capabilities, "default");
 }
 
-/// Neither namespaces nor filter: design §4.
+/// Neither namespaces nor filter.
 #[test]
 fn capabilities_compat_delegated() {
     compare_delegated(Level::Capabilities, "compat");

@@ -1,5 +1,5 @@
-//! Attacks on the launch, from outside and from inside, and what happens when parts of it are killed ("Must show" 3,
-//! design §5, §8; past attacks of facts/sandbox.md §3.1 with their ids).
+//! Attacks on the launch, from outside and from inside, and what happens when parts of it are killed; past attacks
+//! on others, with their ids.
 
 mod begin;
 mod fails;

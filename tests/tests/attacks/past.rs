@@ -1,4 +1,4 @@
-//! Attacks that worked on others, by their ids (facts/sandbox.md §3.1, §3.2). Those with a file of their own:
+//! Attacks that worked on others, by their ids. Those with a file of their own:
 //! CVE-2016-9962 and CVE-2026-41163 (worn.rs), CVE-2021-30465 (storm.rs), CVE-2021-4034, CVE-2021-3156, CVE-2019-16884
 //! (begin.rs), CVE-2025-4598 (inside.rs).
 

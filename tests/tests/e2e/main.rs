@@ -1,5 +1,5 @@
-//! Whole jobs from end to end: GitLab stand-in, runner stand-in, the installed programs, real accounts. "Must show" 3
-//! and 5 of issue A, and its table of bad input.
+//! Whole jobs from end to end: GitLab stand-in, runner stand-in, the installed programs, real accounts, and bad input of
+//! every kind.
 //!
 //! A test's thread enters the built host's mount namespace and does all of its work there; so do the threads and
 //! processes that it starts. Each has a GitLab, a configuration and a directory for the runner of its own.

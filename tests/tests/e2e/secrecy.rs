@@ -1,4 +1,4 @@
-//! Nothing of ours puts a token, a script or a variable where another user can read it: "Must show" 5.
+//! Nothing of ours puts a token, a script or a variable where another user can read it.
 
 use std::process::Stdio;
 

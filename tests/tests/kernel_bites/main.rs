@@ -1,4 +1,4 @@
-//! The places where the crates that we use fail open or bite (issue A, item 1; facts/crates.md), each beside what we do
+//! The places where the crates that we use fail open or bite, each beside what we do
 //! there. If a crate is mended, its half of a test fails, and our correction can go.
 
 mod bpf;

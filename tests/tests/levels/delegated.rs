@@ -47,7 +47,7 @@ fn the_job_is_in_its_own_group() {
     }
 }
 
-/// Design §4: a profile that needs setuid helpers gets at the capability level neither namespaces nor filter.
+/// A profile that needs setuid helpers gets at the capability level neither namespaces nor filter.
 #[test]
 fn compat_at_the_capability_level_has_neither_namespaces_nor_filter() {
     let outside: Vec<String> = ["mnt", "pid", "user", "ipc"]
@@ -96,7 +96,7 @@ fn compat_at_the_capability_level_ends_on_sigterm() {
     assert!(left.is_empty(), "{left:?} {ran}");
 }
 
-/// There PDEATHSIG does not arrive (launch E9): end of file on the supervisor's pipe must end the command.
+/// There PDEATHSIG does not arrive: end of file on the supervisor's pipe must end the command.
 #[test]
 fn compat_at_the_capability_level_ends_when_the_supervisor_is_killed() {
     let script = "trap '' TERM; echo up; sleep 77777; sleep 77777";

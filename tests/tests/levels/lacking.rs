@@ -18,7 +18,7 @@ fn assert_refused(ran: &Ran, reason: &str, level: Level) {
     assert!(ran.err.contains("\nhint: "), "{level}: {ran}");
 }
 
-/// As by `ProtectKernelTunables=yes`, and in containers: launch E17.
+/// As by `ProtectKernelTunables=yes`, and in containers.
 #[test]
 fn a_covered_proc_is_named() {
     let cover = "mount -t tmpfs none /proc/fs; exec";

@@ -1,4 +1,4 @@
-//! What a job finds, at each of the three levels, whatever is around: "Must show" 2 and 6 of issue A.
+//! What a job finds, at each of the three levels, whatever is around.
 //!
 //! Each check runs on this host as it is, under a parent filter that answers ENOSYS to all that is newer than Linux
 //! 4.18, under one that answers EPERM, and without cgroup v2. The host and its accounts are the testbed's.

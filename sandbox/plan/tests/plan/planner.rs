@@ -36,7 +36,7 @@ fn asked(profile: &Profile) -> Vec<(Key, Need)> {
     all.into_iter().filter_map(|(key, need)| Some((key, need?))).collect()
 }
 
-/// What design §4 says of hosts, written a second time. `pid` and `no_new_privs` are those of the plan.
+/// What hosts lack, written a second time. `pid` and `no_new_privs` are those of the plan.
 fn lacks(host: &Host, profile: &Profile, key: Key, pid: bool, no_new_privs: bool) -> bool {
     let has = |directory: &str| host.directories.contains_key(directory);
     let controller =
@@ -77,7 +77,7 @@ fn is_without(plan: &Plan, key: Key) -> bool {
 
 type Is = fn(&Step) -> bool;
 
-/// Design §5, the lines that protect: every step of the first kind comes before every one of the second.
+/// The lines of the order that protect: every step of the first kind comes before every one of the second.
 const BEFORE: [(&str, Is, Is); 10] = [
     (
         "a mount hides later sources",
@@ -199,7 +199,7 @@ proptest! {
         }
     }
 
-    /// Design §4, the table: below root namespaces only in a user namespace, no filter and no dropped bounding set
+    /// Below root namespaces only in a user namespace, no filter and no dropped bounding set
     /// where setuid helpers are to work.
     #[test]
     fn each_level_gives_what_its_row_says(host in any::host(), profile in any::profile()) {
