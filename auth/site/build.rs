@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;
 
+use jacamar_plan::Answer;
 use serde::Deserialize;
 
 const FILE: &str = "../../profiles/system-calls.toml";
@@ -35,17 +36,6 @@ struct Entry {
     equals: Option<u32>,
     #[expect(dead_code, reason = "for those who read the file")]
     why: String,
-}
-
-/// Names of `jacamar_plan::Answer`, as the file and as Rust spell them.
-#[derive(Debug, Deserialize)]
-enum Answer {
-    #[serde(rename = "EPERM")]
-    Eperm,
-    #[serde(rename = "ENOSYS")]
-    Enosys,
-    #[serde(rename = "EAFNOSUPPORT")]
-    Eafnosupport,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -55,7 +55,8 @@ pub struct ShellSettings {
 pub struct AuditSettings {
     /// Where to; none: nowhere, the site said so.
     pub location: Option<AuditLocation>,
-    /// The least important line that is written: 3 errors, 4 refusals too, 6 all; the numbers of syslog(3).
+    /// The least important line that is written: 3 errors, 4 refusals too, 6 grants and stages too, 7 all; the numbers of
+    /// syslog(3).
     pub priority_max: u8,
     /// The site's label for this configuration.
     pub name: String,

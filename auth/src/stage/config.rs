@@ -78,6 +78,7 @@ pub(super) fn config(
         None => text(&state.join("tmp"))?,
     };
     let runner_id = claims.fields().runner_id;
+    let hostname = hostname()?;
     let directories = resolving::directories(&resolving::Question {
         own,
         host: &host,
@@ -88,7 +89,7 @@ pub(super) fn config(
         record_name: &name,
         settings: &settings,
         runner_id,
-        hostname: &hostname()?,
+        hostname: &hostname,
     })?;
     let without = resolving::try_plan(&host, &grant, &profile, &site, &name, &tmp_base, &directories.base)?;
 
@@ -105,7 +106,7 @@ pub(super) fn config(
     debug!(record = name, slot, builds_dir, "a build directory was chosen");
     let answer = ConfigAnswer {
         version: env!("CARGO_PKG_VERSION").into(),
-        hostname: Hostname::new(&hostname()?),
+        hostname: Hostname::new(&hostname),
         builds_dir: runner_directory("builds_dir", &builds_dir)?,
         cache_dir: runner_directory("cache_dir", &directories.cache)?,
         record: RecordName::new(&name).context("the record's name is no name")?,
@@ -113,7 +114,7 @@ pub(super) fn config(
     let record = Record {
         format: FORMAT,
         boot_id: boot_id().context("could not read the boot id")?,
-        host: hostname()?,
+        host: hostname,
         server: settings.general.gitlab_server.as_str().to_owned(),
         runner_id,
         project,
