@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -9,6 +10,8 @@ use clap::{Args, Parser, Subcommand};
 use jacamar_contract::driver;
 use jacamar_plan::Level;
 use jacamar_sandbox::SessionError;
+
+use crate::exec::Wish;
 
 #[derive(Debug, Parser)]
 #[command(name = "jacamar-auth", version, about = "The privileged side of Jacamar CI")]
@@ -30,9 +33,12 @@ struct Exec {
     /// Login name of the user
     #[arg(long, value_name = "NAME")]
     user: String,
-    /// Name of the sandbox profile
-    #[arg(long, value_name = "NAME")]
-    profile: String,
+    /// Name of the sandbox profile; without it that of the configuration
+    #[arg(long, value_name = "NAME", required_unless_present = "configuration")]
+    profile: Option<String>,
+    /// A site's configuration: its limits, its profile, its directories
+    #[arg(long, value_name = "FILE")]
+    configuration: Option<PathBuf>,
     /// Give the command a terminal of its own
     #[arg(long)]
     pty: bool,
@@ -46,9 +52,12 @@ struct Explain {
     /// Login name of the user
     #[arg(long, value_name = "NAME")]
     user: String,
-    /// Name of the sandbox profile
-    #[arg(long, value_name = "NAME")]
-    profile: String,
+    /// Name of the sandbox profile; without it that of the configuration
+    #[arg(long, value_name = "NAME", required_unless_present = "configuration")]
+    profile: Option<String>,
+    /// A site's configuration: its limits, its profile, its directories
+    #[arg(long, value_name = "FILE")]
+    configuration: Option<PathBuf>,
     /// One JSON object for programs
     #[arg(long)]
     json: bool,
@@ -72,11 +81,12 @@ pub fn run() -> ExitCode {
         let level = jacamar_sandbox::level()?;
         by_a_person(level)?;
         match cli.command {
-            Command::Exec(exec) => {
-                crate::exec::exec(&own, level, &exec.user, &exec.profile, exec.pty, &exec.command)
+            Command::Exec(Exec { user, profile, configuration, pty, command }) => {
+                let wish = wish(&user, profile.as_deref(), configuration.as_deref());
+                crate::exec::exec(&own, level, &wish, pty, &command)
             }
-            Command::Explain(explain) => {
-                crate::exec::explain(level, &explain.user, &explain.profile, explain.json)
+            Command::Explain(Explain { user, profile, configuration, json, command: _ }) => {
+                crate::exec::explain(level, &wish(&user, profile.as_deref(), configuration.as_deref()), json)
             }
         }
     });
@@ -84,6 +94,10 @@ pub fn run() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&error),
     }
+}
+
+fn wish<'a>(user: &'a str, profile: Option<&'a str>, configuration: Option<&'a Path>) -> Wish<'a> {
+    Wish { user, profile, configuration }
 }
 
 /// With file capabilities whoever may start us could become anybody: only the stages, which authorize, are theirs.

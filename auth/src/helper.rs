@@ -173,7 +173,7 @@ impl Task {
             stdio: Stdio::Descriptors(descriptors),
         };
         let begin = Instant::now();
-        let supervisor = terms.start(command, own)?;
+        let supervisor = jacamar_sandbox::start(terms.plan()?, command, own)?;
         let collect = Collect::new([(answer, self.answer_max_bytes), (messages, Messages::MAX_BYTES)])
             .context("could not read its answer")?;
         let watch = Watch {

@@ -21,7 +21,7 @@ use jacamar_plan::{Outcome, Refusal, Stage};
 use jacamar_record::RecordError;
 use jacamar_sandbox::{Own, SessionError};
 use known::Known;
-pub(crate) use site::mend;
+pub(crate) use site::{choice, limits, mend, profile, settings};
 
 /// Why a stage did not do what it was asked to.
 #[derive(Debug)]

@@ -1,14 +1,21 @@
 //! The job's control group: made, limited and read back before a process is in it; ended, emptied, removed.
+//!
+//! cgroups-rs writes what it has a setter for; each value is read back, because its setters are right and its readers
+//! and its `apply` are not. Directories, joining and ending are ours.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use cgroups_rs::fs::MaxValue;
-use cgroups_rs::fs::memory::MemController;
+use cgroups_rs::fs::blkio::BlkIoController;
+use cgroups_rs::fs::cpu::CpuController;
+use cgroups_rs::fs::cpuset::CpuSetController;
+use cgroups_rs::fs::hugetlb::HugeTlbController;
+use cgroups_rs::fs::memory::{MemController, SetMemory};
 use cgroups_rs::fs::pid::PidController;
+use cgroups_rs::fs::{MaxValue, error::Error as CgroupsError};
 use jacamar_kernel::Errno;
-use jacamar_plan::{Bytes, JobCgroup, Level, Step, StepError};
+use jacamar_plan::{CgroupNode, Control, JobCgroup, Level, Limit, Max, PlannedLimit, Step, StepError};
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -51,8 +58,9 @@ impl Cgroup {
     pub(crate) fn create(plan: &JobCgroup, level: Level) -> Result<Self, StepError> {
         let owner = owner(level);
         as_owner(owner, || {
-            make(&plan.site, Exists::Accept)?;
-            enable(&plan.site, &plan.controllers)?;
+            make(&plan.site.path, Exists::Accept)?;
+            limit(&plan.site)?;
+            enable(&plan.site.path, &plan.controllers)?;
             // Whoever finds the user's node empty removes it, also between our mkdir(2) of it and of the job's.
             for _ in 0..CREATE_TRIES {
                 match Self::create_once(plan, owner) {
@@ -65,16 +73,17 @@ impl Cgroup {
     }
 
     fn create_once(plan: &JobCgroup, owner: FileIds) -> Result<Self, StepError> {
-        let made = make(&plan.user, Exists::Accept)
-            .and_then(|_| enable(&plan.user, &plan.controllers))
-            .and_then(|()| make(&plan.job, Exists::Accept))
-            .and_then(|_| limit(plan))
+        let made = make(&plan.user.path, Exists::Accept)
+            .and_then(|_| limit(&plan.user))
+            .and_then(|()| enable(&plan.user.path, &plan.controllers))
+            .and_then(|()| make(&plan.job.path, Exists::Accept))
+            .and_then(|_| limit(&plan.job))
             .and_then(|()| make(&plan.leaf, Exists::Refuse));
         match made {
             Ok(leaf) => Ok(Self { plan: plan.clone(), leaf, owner }),
             Err(error) => {
-                remove_empty(&plan.job)?;
-                remove_empty(&plan.user)?;
+                remove_empty(&plan.job.path)?;
+                remove_empty(&plan.user.path)?;
                 Err(error)
             }
         }
@@ -123,20 +132,12 @@ impl Cgroup {
 
     /// Removes the leaf and what the job made below it, then each node above that is empty, but not the site's.
     pub(crate) fn remove(self, job_too: bool) -> Result<(), StepError> {
-        let failed = |e| step(Step::EndCgroup { path: self.plan.job.clone() }, e);
+        let failed = |e| step(Step::EndCgroup { path: self.plan.job.path.clone() }, e);
         as_owner(self.owner, || {
             remove_tree(&self.plan.leaf, DEPTH_MAX).map_err(failed)?;
             if job_too {
-                remove_tree(&self.plan.job, DEPTH_MAX).map_err(failed)?;
-                match nix::unistd::unlinkat(
-                    nix::fcntl::AT_FDCWD,
-                    self.plan.user.as_str(),
-                    UnlinkatFlags::RemoveDir,
-                ) {
-                    // Another job of this user, or someone else removed it.
-                    Ok(()) | Err(Errno::EBUSY | Errno::ENOTEMPTY | Errno::ENOENT) => Ok(()),
-                    Err(e) => Err(failed(e)),
-                }?;
+                remove_tree(&self.plan.job.path, DEPTH_MAX).map_err(failed)?;
+                remove_empty(&self.plan.user.path)?;
             }
             Ok(())
         })
@@ -164,14 +165,13 @@ pub fn remove_job_cgroup(
     if !jacamar_kernel::is_cgroup2(leaf.as_fd()).map_err(failed)? {
         return Err(failed(Errno::EMEDIUMTYPE));
     }
-    let limits = jacamar_plan::CgroupLimits::default();
+    let node = |path: &str| CgroupNode { path: path.to_owned(), limits: Vec::new() };
     let plan = JobCgroup {
-        site: site.to_owned(),
-        user,
-        leaf: job.clone(),
-        job,
+        site: node(site),
+        user: node(&user),
+        job: node(&job),
+        leaf: job,
         controllers: Vec::new(),
-        limits,
         clone_into: false,
     };
     let cgroup = Cgroup { plan, leaf, owner: owner(level) };
@@ -234,34 +234,97 @@ fn enable(path: &str, controllers: &[String]) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Limits through cgroups-rs' setters, which do report errors (its `apply` does not); each is read back, because a
-/// group without the controller would take the value for nothing.
-fn limit(plan: &JobCgroup) -> Result<(), StepError> {
-    let fd = nix::fcntl::open(plan.job.as_str(), DIRECTORY, Mode::empty())
-        .map_err(|e| step(Step::CreateCgroup { path: plan.job.clone() }, e))?;
-    if let Some(bytes) = plan.limits.memory_max {
-        let failed = |e| step(Step::LimitMemory { path: plan.job.clone(), bytes }, e);
-        has_controller(fd.as_fd(), "memory").map_err(failed)?;
-        let Bytes(value) = bytes;
-        let value_signed = i64::try_from(value).map_err(|_| failed(Errno::ERANGE))?;
-        MemController::new(plan.job.clone().into(), std::path::PathBuf::new(), true)
-            .set_limit(value_signed)
-            .map_err(|e| failed(errno_of(&e)))?;
-        read_back(fd.as_fd(), c"memory.max", value).map_err(failed)?;
-    }
-    if let Some(tasks) = plan.limits.tasks_max {
-        let failed = |e| step(Step::LimitTasks { path: plan.job.clone(), tasks }, e);
-        has_controller(fd.as_fd(), "pids").map_err(failed)?;
-        let value = i64::try_from(tasks).map_err(|_| failed(Errno::ERANGE))?;
-        PidController::new(plan.job.clone().into(), std::path::PathBuf::new(), true)
-            .set_pid_max(MaxValue::Value(value))
-            .map_err(|e| failed(errno_of(&e)))?;
-        read_back(fd.as_fd(), c"pids.max", tasks).map_err(failed)?;
+/// Writes the limits of a node, each only where its controller is there, and reads each back: a group without the
+/// controller, or a directory that is none, would take a value for nothing.
+fn limit(node: &CgroupNode) -> Result<(), StepError> {
+    for planned in &node.limits {
+        limit_one(&node.path, planned)
+            .map_err(|e| step(Step::Limit { path: node.path.clone(), limit: planned.clone() }, e))?;
     }
     Ok(())
 }
 
-fn errno_of(error: &cgroups_rs::fs::error::Error) -> Errno {
+fn limit_one(path: &str, planned: &PlannedLimit) -> Result<(), Errno> {
+    let limit = &planned.limit;
+    let group = nix::fcntl::open(path, DIRECTORY, Mode::empty())?;
+    has_controller(group.as_fd(), limit.control().controller())?;
+    match set(path, limit) {
+        Some(result) => result.map_err(|error| errno_of(&error))?,
+        None => {
+            let file = CString::new(limit.file()).map_err(|_| Errno::EINVAL)?;
+            write_file(group.as_fd(), &file, limit.text().as_bytes())?;
+        }
+    }
+    let file = CString::new(limit.file()).map_err(|_| Errno::EINVAL)?;
+    if limit.is_in(&read_file(group.as_fd(), &file)?) { Ok(()) } else { Err(Errno::EBADMSG) }
+}
+
+/// Through the setters of cgroups-rs; `None` where it has none that is right on cgroup v2.
+fn set(path: &str, limit: &Limit) -> Option<Result<(), CgroupsError>> {
+    fn controller<C>(new: fn(std::path::PathBuf, std::path::PathBuf, bool) -> C, path: &str) -> C {
+        new(path.into(), std::path::PathBuf::new(), true)
+    }
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    // -1 is its "no limit".
+    let amount = |max: &Max| max.value().map_or(-1, signed);
+    let max_value = |max: &Max| max.value().map_or(MaxValue::Max, |value| MaxValue::Value(signed(value)));
+    match limit {
+        Limit::Memory(Control::MemoryMax, max) => {
+            Some(controller(MemController::new, path).set_limit(amount(max)))
+        }
+        Limit::Memory(Control::MemorySwapMax, max) => {
+            Some(controller(MemController::new, path).set_memswap_limit(amount(max)))
+        }
+        Limit::Memory(control, max) => {
+            let value = Some(max_value(max));
+            let set = match control {
+                Control::MemoryMin => SetMemory { min: value, ..none() },
+                Control::MemoryLow => SetMemory { low: value, ..none() },
+                _ => SetMemory { high: value, ..none() },
+            };
+            Some(controller(MemController::new, path).set_mem(set))
+        }
+        Limit::Cpu { quota, period } => {
+            let cpu = controller(CpuController::new, path);
+            Some(cpu.set_cfs_quota_and_period(Some(amount(quota)), Some(*period)))
+        }
+        Limit::CpuWeight(weight) => Some(controller(CpuController::new, path).set_shares(u64::from(*weight))),
+        Limit::Cpuset(control, list) => {
+            let cpuset = controller(CpuSetController::new, path);
+            Some(match control {
+                Control::AllowedMemoryNodes => cpuset.set_mems(&list.to_string()),
+                _ => cpuset.set_cpus(&list.to_string()),
+            })
+        }
+        Limit::Tasks(max) => Some(controller(PidController::new, path).set_pid_max(max_value(max))),
+        Limit::Io { control, device, rate: Max::Value(rate) } => {
+            let (major, minor) = device.split_once(':')?;
+            let (major, minor) = (major.parse().ok()?, minor.parse().ok()?);
+            let io = controller(BlkIoController::new, path);
+            Some(match control {
+                Control::IOReadBandwidthMax => io.throttle_read_bps_for_device(major, minor, *rate),
+                Control::IOWriteBandwidthMax => io.throttle_write_bps_for_device(major, minor, *rate),
+                Control::IOReadIOPSMax => io.throttle_read_iops_for_device(major, minor, *rate),
+                _ => io.throttle_write_iops_for_device(major, minor, *rate),
+            })
+        }
+        Limit::HugeTlb { size, max: Max::Value(value) } => {
+            Some(controller(HugeTlbController::new, path).set_limit_in_bytes(size, *value))
+        }
+        // It writes io.bfq.weight, cannot lift a rate and knows neither oom.group nor idle.
+        Limit::IoWeight(_)
+        | Limit::Io { rate: Max::Infinity, .. }
+        | Limit::HugeTlb { max: Max::Infinity, .. }
+        | Limit::OomGroup(_)
+        | Limit::CpuIdle => None,
+    }
+}
+
+fn none() -> SetMemory {
+    SetMemory { low: None, high: None, min: None, max: None }
+}
+
+fn errno_of(error: &CgroupsError) -> Errno {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {
         if let Some(code) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
@@ -275,11 +338,6 @@ fn errno_of(error: &cgroups_rs::fs::error::Error) -> Errno {
 fn has_controller(group: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     let list = read_file(group, c"cgroup.controllers")?;
     if list.split_whitespace().any(|word| word == name) { Ok(()) } else { Err(Errno::ENODEV) }
-}
-
-fn read_back(group: BorrowedFd<'_>, file: &std::ffi::CStr, written: u64) -> Result<(), Errno> {
-    let text = read_file(group, file)?;
-    if text.trim_end() == written.to_string() { Ok(()) } else { Err(Errno::EBADMSG) }
 }
 
 fn read_file(group: BorrowedFd<'_>, file: &std::ffi::CStr) -> Result<String, Errno> {

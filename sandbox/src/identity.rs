@@ -7,6 +7,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{chdir, getresgid, getresuid};
 
 use crate::child::{Become, Child, Confined, Failure, Isolated, Proved, Viewed, Worn};
+use crate::rlimit::{pair, resource};
 
 /// What the change of identity takes, and nothing else of root's.
 const CHANGE: u64 = CHANGE_IDS | Capabilities::SETPCAP | Capabilities::SYS_ADMIN;
@@ -55,11 +56,15 @@ impl<'a> Child<'a, Viewed> {
         if let Step::RaiseCapabilities { sys_admin } = *self.step()? {
             self.done(raised(sys_admin))?;
         }
-        if self.step()? != &Step::CoreLimit {
-            return Err(self.disorder());
+        if self.is_due(&Step::CoreLimit) {
+            let (soft, hard) = self.script.core;
+            self.done(setrlimit(Resource::RLIMIT_CORE, soft, hard))?;
         }
-        let (soft, hard) = self.script.core;
-        self.done(setrlimit(Resource::RLIMIT_CORE, soft, hard))?;
+        while let Step::SetLimit { limit } = self.step()? {
+            let (soft, hard) = pair(limit);
+            let set = setrlimit(resource(limit.resource), soft, hard);
+            self.done(set)?;
+        }
         if let Step::DropBounding { last } = *self.step()? {
             // Needs CAP_SETPCAP: refused once the ids are gone.
             let dropped = (0..=last).try_for_each(jacamar_kernel::bounding_drop);

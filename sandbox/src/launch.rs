@@ -14,6 +14,7 @@ use nix::unistd::{Pid, pipe2, write};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Pipes, Script};
 use crate::own::{Own, own_uids};
+use crate::rlimit::{pair, resource};
 use crate::supervise::Supervisor;
 use crate::{FilterError, compile};
 
@@ -273,6 +274,12 @@ fn ready(plan: &Plan, supervisor: &Supervisor) -> Result<(), LaunchError> {
     }
     if plan.isolate.urgency.oom_score {
         write_proc(supervisor.pid(), "oom_score_adj", "0").map_err(|e| failed(Step::OrdinaryOomScore, e))?;
+    }
+    for limit in plan.confine.limits.iter().filter(|limit| limit.raise) {
+        let (soft, hard) = pair(limit);
+        // It is our child and not yet reaped, so its number is still its own.
+        jacamar_kernel::set_limit_of(supervisor.pid(), resource(limit.resource), soft, hard)
+            .map_err(|e| failed(Step::RaiseLimit { limit: limit.clone() }, e))?;
     }
     Ok(())
 }

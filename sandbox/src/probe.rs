@@ -1,26 +1,25 @@
 //! Host facts: what this kernel and configuration can do, asked, never read from a version.
 
+mod groups;
+mod limits;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use jacamar_kernel::{Call, Errno, exit_now, probe as ask};
 use jacamar_plan::{
-    Arch, Bytes, Calls, CgroupHost, CgroupVersion, Host, HostMount, Level, Mount, MountFlags, Namespaces,
-    Presence, Urgency,
+    Amount, Arch, Bytes, Calls, Host, HostMount, Level, Mount, MountFlags, Namespaces, Presence, Profile,
+    Resources, Urgency,
 };
-use nix::fcntl::{OFlag, open};
 use nix::sys::prctl::get_no_new_privs;
-use nix::sys::stat::Mode;
 use nix::sys::sysinfo::sysinfo;
 use nix::sys::utsname::uname;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{AccessFlags, access};
 use procfs::ProcError;
-use procfs::process::{MountInfo, Process};
+use procfs::process::MountInfo;
 
 /// Which control groups the site wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,13 +52,37 @@ pub enum ProbeError {
 const DIRECTORIES: [&str; 9] =
     ["/usr", "/boot", "/efi", "/etc", "/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/etc/ssh/ssh_config.d"];
 
-/// Asks the kernel. `more` are directories that the profile names besides.
+/// What a profile and a configuration name, and a probe must look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    directories: Vec<String>,
+    devices: Vec<String>,
+}
+
+impl Named {
+    /// The directories and the disks that a profile names, and the disks of further limits.
+    pub fn by<'r>(profile: &'r Profile, more: impl IntoIterator<Item = &'r Resources>) -> Self {
+        let settings = &profile.settings;
+        let entries = settings.temporary_file_system.iter().flat_map(|setting| &setting.value);
+        let all = more.into_iter().chain([&settings.resources]).flat_map(|resources| resources.values());
+        let paths = |amount: &Amount| match amount {
+            Amount::Rates(rates) => rates.iter().map(|rate| rate.path.clone()).collect(),
+            _ => Vec::new(),
+        };
+        Self {
+            directories: entries.map(|entry| entry.path.clone()).collect(),
+            devices: all.flat_map(|setting| paths(&setting.value)).collect(),
+        }
+    }
+}
+
+/// Asks the kernel. `named` are directories and disks of the profile and the configuration.
 ///
 /// # Errors
 /// [`ProbeError`] if /proc does not answer; what the host lacks is a fact, not an error.
-pub fn probe(level: Level, choice: &CgroupChoice, more: &[String]) -> Result<Host, ProbeError> {
+pub fn probe(level: Level, choice: &CgroupChoice, named: &Named) -> Result<Host, ProbeError> {
     let tried = try_namespaces(level)?;
-    facts(level, choice, more, tried)
+    facts(level, choice, named, tried)
 }
 
 /// As [`probe`], but the namespaces are presumed: making them twice is a quarter of what a command costs. Only for who
@@ -67,20 +90,21 @@ pub fn probe(level: Level, choice: &CgroupChoice, more: &[String]) -> Result<Hos
 ///
 /// # Errors
 /// As [`probe`].
-pub(crate) fn presume(level: Level, choice: &CgroupChoice, more: &[String]) -> Result<Host, ProbeError> {
-    facts(level, choice, more, TriedNamespaces::PRESUMED)
+pub(crate) fn presume(level: Level, choice: &CgroupChoice, named: &Named) -> Result<Host, ProbeError> {
+    facts(level, choice, named, TriedNamespaces::PRESUMED)
 }
 
 fn facts(
     level: Level,
     choice: &CgroupChoice,
-    more: &[String],
+    named: &Named,
     tried: TriedNamespaces,
 ) -> Result<Host, ProbeError> {
     let mounts = mounts()?;
-    let directories = directories(more);
+    let directories = directories(&named.directories);
     let call = |what, errno| ProbeError::Call { what, errno };
     let kernel = uname().map_err(|errno| call("read the kernel's name", errno))?;
+    let rlimits = limits::inherited()?;
     let memory = sysinfo().map_err(|errno| call("read the size of the memory", errno))?.ram_total();
     let no_new_privs = get_no_new_privs().map_err(|errno| call("read no_new_privs", errno))?;
     Ok(Host {
@@ -88,7 +112,7 @@ fn facts(
         arch: arch(),
         level,
         calls: calls(),
-        cgroup: cgroup(level, choice, &mounts)?,
+        cgroup: groups::cgroup(level, choice, &mounts)?,
         user_namespaces: tried.user,
         namespaces: tried.namespaces,
         own_proc: tried.own_proc,
@@ -97,6 +121,12 @@ fn facts(
         urgency: urgency()?,
         memory: Bytes(memory),
         tasks: tasks()?,
+        processors: limits::processors(),
+        lost_stack: limits::lost_stack(level, &rlimits)?,
+        raises_limits: limits::raises(&rlimits)?,
+        open_files_max: limits::open_files_max()?,
+        rlimits,
+        devices: limits::devices(&named.devices),
         ssh_config_files: directories.get("/etc/ssh/ssh_config.d").is_some_and(|path| has_files(path)),
         mounts: host_mounts(&mounts, &directories),
         directories,
@@ -108,17 +138,18 @@ fn facts(
 ///
 /// # Errors
 /// As [`probe`].
-pub fn probe_again(known: &Host, more: &[String]) -> Result<Host, ProbeError> {
+pub fn probe_again(known: &Host, named: &Named) -> Result<Host, ProbeError> {
     let mounts = mounts()?;
-    let directories = directories(more);
+    let directories = directories(&named.directories);
     let mut host = known.clone();
     host.urgency = urgency()?;
     host.ssh_config_files = directories.get("/etc/ssh/ssh_config.d").is_some_and(|path| has_files(path));
     host.mounts = host_mounts(&mounts, &directories);
     host.directories = directories;
-    if let Ok(node) = &host.cgroup.node {
-        host.cgroup.controllers = controllers_below(node);
-    }
+    groups::look_again(&mut host.cgroup, &mounts);
+    host.rlimits = limits::inherited()?;
+    host.lost_stack = limits::lost_stack(host.level, &host.rlimits)?;
+    host.devices = limits::devices(&named.devices);
     Ok(host)
 }
 
@@ -347,74 +378,6 @@ fn flags(mount: &MountInfo) -> MountFlags {
         known.into_iter().filter(|(name, _)| has(name)).fold(MountFlags::default(), |set, (_, f)| set.and(f));
     // Neither means strictatime, and a remount without a word would be relatime: locked in a user namespace.
     if has("noatime") || has("relatime") { set } else { set.and(MountFlags::STRICTATIME) }
-}
-
-fn cgroup(level: Level, choice: &CgroupChoice, mounts: &[MountInfo]) -> Result<CgroupHost, ProbeError> {
-    let v1 = mounts.iter().any(|mount| mount.fs_type == "cgroup");
-    let v2 = mounts.iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/");
-    let version = match (v1, v2.is_some()) {
-        (false, false) => CgroupVersion::None,
-        (true, false) => CgroupVersion::V1,
-        (true, true) => CgroupVersion::Hybrid,
-        (false, true) => CgroupVersion::V2,
-    };
-    let root = v2.and_then(|mount| mount.mount_point.to_str());
-    let node = match (choice, root) {
-        (CgroupChoice::None, _) => Err("the configuration says cgroup = \"none\"".to_owned()),
-        (CgroupChoice::Path(path), _) => usable(path).map(|()| path.clone()),
-        (CgroupChoice::Auto, None) => Err("no cgroup v2 file system is mounted".to_owned()),
-        (CgroupChoice::Auto, Some(root)) => match level {
-            Level::Root => usable(root).map(|()| format!("{root}/jacamar.slice")),
-            Level::Capabilities | Level::User => own_group()
-                .map_err(|e| e.to_string())
-                .map(|own| format!("{root}{own}").trim_end_matches('/').to_owned())
-                .and_then(|path| usable(&path).map(|()| path)),
-        },
-    };
-    let controllers = match (&node, root) {
-        (Ok(node), _) => controllers_below(node),
-        (Err(_), _) => Vec::new(),
-    };
-    Ok(CgroupHost { version, node, controllers })
-}
-
-/// The group of our own process in the v2 tree: `0::/path`, cgroups(7).
-fn own_group() -> Result<String, ProbeError> {
-    let groups = Process::myself()?.cgroups()?;
-    let own = groups.into_iter().find(|group| group.hierarchy == 0);
-    Ok(own.map(|group| group.pathname).unwrap_or_default())
-}
-
-/// A cgroup v2 directory in which we can make groups and move processes.
-fn usable(path: &str) -> Result<(), String> {
-    let directory = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(|errno| format!("{path}: {}", errno.desc()))?;
-    match jacamar_kernel::is_cgroup2(directory.as_fd()) {
-        Ok(true) => {}
-        Ok(false) => return Err(format!("{path} is not on a cgroup v2 file system")),
-        Err(errno) => return Err(format!("{path}: {}", errno.desc())),
-    }
-    for file in [path.to_owned(), format!("{path}/cgroup.procs")] {
-        access(file.as_str(), AccessFlags::W_OK)
-            .map_err(|errno| format!("{path} is not delegated to us ({file}: {})", errno.desc()))?;
-    }
-    Ok(())
-}
-
-/// Controllers that groups below `node` can have without a write above it.
-///
-/// In a group that holds processes (our own, at the levels below root) none can be enabled any more ("no internal
-/// processes", `admin-guide/cgroup-v2.rst`): there only those count that are enabled already.
-fn controllers_below(node: &str) -> Vec<String> {
-    // A file that cannot be read offers no controller, and a limit that needs one is then refused or told.
-    let read = |path: String| std::fs::read_to_string(path).ok();
-    let occupied = read(format!("{node}/cgroup.procs")).is_some_and(|procs| !procs.is_empty());
-    let own = if occupied { "cgroup.subtree_control" } else { "cgroup.controllers" };
-    let text = read(format!("{node}/{own}")).or_else(|| {
-        let parent = Path::new(node).parent()?.to_str()?;
-        read(format!("{parent}/cgroup.subtree_control"))
-    });
-    text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
 #[cfg(test)]

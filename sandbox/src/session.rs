@@ -13,7 +13,7 @@ use jacamar_plan::{
 
 use crate::probe::presume;
 use crate::{
-    CgroupChoice, Command, DirectoryError, Ended, JobDirectories, Launch, LaunchError, Own, OwnError,
+    CgroupChoice, Command, DirectoryError, Ended, JobDirectories, Launch, LaunchError, Named, Own, OwnError,
     ProbeError, Stdio, Stream, Supervisor, Terminal, Watch, probe,
 };
 
@@ -24,7 +24,7 @@ pub struct Session {
     pub grant: Grant,
     /// The profile.
     pub profile: Profile,
-    /// The site's ceiling.
+    /// The site's limits.
     pub site: Site,
     /// What our process may do.
     pub level: Level,
@@ -175,7 +175,7 @@ pub struct Terms<'a> {
     pub grant: &'a Grant,
     /// The profile.
     pub profile: &'a Profile,
-    /// The site's ceiling.
+    /// The site's limits.
     pub site: &'a Site,
     /// Host facts.
     pub host: &'a Host,
@@ -191,25 +191,18 @@ impl Terms<'_> {
     /// # Errors
     /// [`SessionError::Refused`], [`SessionError::Violation`].
     pub fn plan(&self) -> Result<CheckedPlan, SessionError> {
-        let plan = jacamar_plan::plan(self.grant, self.profile, self.host, self.job, self.stage)?;
-        jacamar_plan::check(plan, self.site)
+        let plan = jacamar_plan::plan(self.grant, self.profile, self.site, self.host, self.job, self.stage)?;
+        jacamar_plan::check(plan)
             .map_err(|violation| SessionError::Violation { profile: self.profile.name.clone(), violation })
-    }
-
-    /// Plans, checks, contains and starts.
-    ///
-    /// # Errors
-    /// [`SessionError`]: nothing runs.
-    pub fn start(&self, command: Command, own: &Own) -> Result<Supervisor, SessionError> {
-        Ok(Launch::prepare(self.plan()?, command, own)?.contain()?.spawn()?)
     }
 }
 
-/// Directories that a profile names and a probe must look at.
-#[must_use]
-pub fn named_directories(profile: &Profile) -> Vec<String> {
-    let own = profile.settings.temporary_file_system.iter().flat_map(|setting| &setting.value);
-    own.map(|entry| entry.path.clone()).collect()
+/// Contains and starts what was planned.
+///
+/// # Errors
+/// [`SessionError`]: nothing runs.
+pub fn start(plan: CheckedPlan, command: Command, own: &Own) -> Result<Supervisor, SessionError> {
+    Ok(Launch::prepare(plan, command, own)?.contain()?.spawn()?)
 }
 
 /// Names of directories in a plan that is only explained.
@@ -236,15 +229,19 @@ impl Session {
         self.terms(host, &self.job(directories, "JOB".into())).plan()
     }
 
+    fn named(&self) -> Named {
+        Named::by(&self.profile, [&self.site.site, &self.site.user])
+    }
+
     fn host(&self) -> Result<Host, SessionError> {
-        Ok(probe(self.level, &self.cgroup, &named_directories(&self.profile))?)
+        Ok(probe(self.level, &self.cgroup, &self.named())?)
     }
 
     /// What the launch may start from. At the capability level no more is presumed than was asked: there the first that
     /// is made, the directories, takes a user namespace already.
     fn presumed(&self) -> Result<Host, SessionError> {
         if self.level != Level::Capabilities {
-            return Ok(presume(self.level, &self.cgroup, &named_directories(&self.profile))?);
+            return Ok(presume(self.level, &self.cgroup, &self.named())?);
         }
         let host = self.host()?;
         self.explain_on(&host)?;
@@ -325,9 +322,11 @@ impl Run<'_> {
         } else {
             (None, Stdio::Inherit)
         };
-        let Words { paths, arguments, environment } = self.words.clone();
+        let Words { paths, arguments, mut environment } = self.words.clone();
+        let plan = session.terms(host, &job).plan()?;
+        environment.extend(missing_in(&environment, &plan.plan().execute.environment)?);
         let command = Command { paths, arguments, environment, stdio };
-        let supervisor = session.terms(host, &job).start(command, self.own)?;
+        let supervisor = start(plan, command, self.own)?;
         let watch = Watch {
             kill_timeout: session.kill_timeout,
             parent: None,
@@ -337,6 +336,15 @@ impl Run<'_> {
         };
         Ok(supervisor.wait(self.own, &watch)?)
     }
+}
+
+/// The variables that the command has not got.
+fn missing_in(environment: &[CString], pairs: &[(String, String)]) -> Result<Vec<CString>, LaunchError> {
+    let has = |name: &str| {
+        environment.iter().any(|pair| pair.as_bytes().starts_with(format!("{name}=").as_bytes()))
+    };
+    let missing = pairs.iter().filter(|(name, _)| !has(name));
+    Ok(missing.map(|(name, value)| CString::new(format!("{name}={value}"))).collect::<Result<_, _>>()?)
 }
 
 /// Whether a step before the command's execve(2) failed, and nobody asked for the end.

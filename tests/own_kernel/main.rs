@@ -1,13 +1,15 @@
 //! What needs a kernel of its own: control group v2 with the memory and pids controllers. `hack/vm-tests` runs this in the
 //! virtual machine; on a host without the controllers it fails with the reason.
 
+mod limits;
+
 use std::path::Path;
 
 use testbed::host::{CI1, ControlGroup, Host, Level, PREFIX, Place, RUNNER, Start, Started, Surroundings};
 
-const SLICE: &str = "/sys/fs/cgroup/jacamar.slice";
+pub(crate) const SLICE: &str = "/sys/fs/cgroup/jacamar.slice";
 
-fn root() -> Place<'static> {
+pub(crate) fn root() -> Place<'static> {
     let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.subtree_control").unwrap_or_default();
     for needed in ["memory", "pids"] {
         assert!(
@@ -19,7 +21,7 @@ fn root() -> Place<'static> {
 }
 
 /// `key` of /proc/meminfo in bytes.
-fn meminfo(key: &str) -> u64 {
+pub(crate) fn meminfo(key: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").expect("meminfo");
     let line = text.lines().find(|line| line.starts_with(key)).expect(key);
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
@@ -135,6 +137,6 @@ fn explain_misses_nothing_on_this_kernel() {
     let program = format!("{PREFIX}/bin/jacamar-auth");
     let command = root().host.as_root(&[&program, "explain", "--user", "ci1", "--profile", "default"]);
     let out = Started::new(command).finish().ok();
-    assert!(out.contains("limit memory to") && out.contains("limit tasks to"), "{out}");
+    assert!(out.contains("set MemoryMax = ") && out.contains("set TasksMax = "), "{out}");
     assert!(!out.contains("without "), "{out}");
 }

@@ -52,7 +52,8 @@ fn at_level(mut host: Host, level: Level) -> Host {
     if !host.user_namespaces.is_present() {
         (host.namespaces, host.own_proc) = (host.user_namespaces, host.user_namespaces);
     }
-    let CgroupHost { version, node, controllers } = &mut host.cgroup;
+    host.raises_limits = false;
+    let CgroupHost { version, node, controllers, .. } = &mut host.cgroup;
     match (*version, &node) {
         (CgroupVersion::V2, Ok(_)) => {
             *node = Ok(format!("/sys/fs/cgroup{delegated}"));
@@ -83,8 +84,8 @@ fn planned(host: &Host, profile: &str) -> Result<Plan, Refusal> {
     let job = Job { id: "4711".into(), directories, working_directory: "/users/alice".into() };
     let stage = Stage::Run(SubStage::new("build_script").expect("a sub-stage"));
     let profile = jacamar_site::profile::profile(profile).expect("a shipped profile");
-    let plan = jacamar_plan::plan(&grant, &profile, host, &job, &stage)?;
-    Ok(jacamar_plan::check(plan, &Site::default()).expect("the checker accepts every plan").plan().clone())
+    let plan = jacamar_plan::plan(&grant, &profile, &Site::default(), host, &job, &stage)?;
+    Ok(jacamar_plan::check(plan).expect("the checker accepts every plan").plan().clone())
 }
 
 fn explained(host: &Host, profile: &str) -> Result<Explanation, Refusal> {
@@ -168,15 +169,24 @@ fn no_key_of_a_profile_is_passed_over_in_silence() {
 fn every_key_has_its_section_in_the_document() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/profiles.md");
     let document = std::fs::read_to_string(file).expect("docs/profiles.md");
-    let sections: Vec<&str> =
-        document.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
-    let keys: Vec<String> = Key::ALL.iter().map(Key::to_string).collect();
-    assert_eq!(sections, keys, "sections `### `Key`` of docs/profiles.md and Key::ALL");
-    for key in Key::ALL {
-        let place = format!("`[{}]`", key.table());
-        let section = document.split(&format!("### `{key}`\n")).nth(1).expect("a section");
-        let section = section.split("\n### ").next().unwrap_or_default();
-        assert!(section.contains(&place), "the section of {key} does not name its table {place}");
+    // One heading may name several keys.
+    let sections: Vec<(Vec<&str>, &str)> = document
+        .split("\n### `")
+        .skip(1)
+        .filter_map(|section| {
+            let (heading, text) = section.split_once("`\n")?;
+            Some((heading.split("`, `").collect(), text))
+        })
+        .collect();
+    let named: Vec<&str> = sections.iter().flat_map(|(keys, _)| keys.iter().copied()).collect();
+    let keys: Vec<String> = Key::all().map(|key| key.to_string()).collect();
+    assert_eq!(named, keys, "headings of docs/profiles.md and Key::all()");
+    for (names, text) in sections {
+        for name in names {
+            let key = Key::named(name).expect("compared above");
+            let place = format!("`[{}]`", key.table());
+            assert!(text.contains(&place), "the section of {key} does not name its table {place}");
+        }
     }
     for name in jacamar_site::profile::names() {
         assert!(

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ProcessId;
 
 /// Version of the format. A program of another version finishes a record or refuses it by name, it never guesses.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The project and job, of the verified claims.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +94,7 @@ pub struct Record {
     pub grant: Grant,
     /// The profile itself, not its name: a file that changes touches new jobs only.
     pub profile: Profile,
-    /// The site's ceiling.
+    /// The site's limits, and those of this user.
     pub site: Site,
     /// Host facts.
     pub host_facts: Host,

@@ -9,14 +9,17 @@ mod duration;
 mod judge;
 mod key;
 mod keys;
+mod limits;
 mod path;
 mod read;
 mod settings;
 mod url;
 
 pub use duration::{Millis, parse as parse_duration};
+pub(crate) use judge::is_variable;
 pub use key::{Fallback, Key, Kind, Status, Word};
 pub use keys::{keys, markdown};
+pub use limits::SandboxLimits;
 pub use path::{AbsolutePath, DataDir};
 pub use read::{Config, ReadError, read};
 pub use settings::{

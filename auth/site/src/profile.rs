@@ -6,13 +6,15 @@
 mod call_groups;
 mod value;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use jacamar_plan::{Key, Need, Origin, Profile, Setting, Settings};
+use jacamar_plan::{Key, Need, Origin, Profile, Resources, Setting, Settings};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::source::{ConfigError, ConfigErrors, Document, nearest};
+use crate::trusted_file::{self, Trust, Untrusted};
 
 /// Name and text of each shipped profile.
 const SHIPPED: [(&str, &str); 2] = [
@@ -64,29 +66,50 @@ pub enum ProfileError {
     /// Its file is wrong.
     #[error(transparent)]
     File(#[from] ConfigErrors),
+    /// Others than root could have written it, or it cannot be read.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
 }
 
 fn hint(nearest: Option<&str>) -> String {
     nearest.map(|name| format!(", did you mean {name:?}?")).unwrap_or_default()
 }
 
-/// The profile of this name.
+/// Where the site's own profiles lie, one file each: `NAME.toml`.
+pub const SITE_DIRECTORY: &str = "/etc/jacamar/profiles.d";
+
+/// The profile of this name: a shipped one, or the site's of [`SITE_DIRECTORY`], which only root can have written, at
+/// every level.
 ///
 /// # Errors
 /// [`ProfileError`]
 pub fn profile(name: &str) -> Result<Profile, ProfileError> {
-    let known: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
-    let Some((name, text)) = SHIPPED.iter().find(|(known, _)| *known == name) else {
-        return Err(ProfileError::Unknown {
-            name: name.to_owned(),
-            nearest: nearest(name, &known).map(str::to_owned),
-            known: known.into_iter().map(str::to_owned).collect(),
-        });
-    };
-    Ok(parse(&Document::new(format!("{name}.toml"), *text), name, true)?)
+    if let Some((name, text)) = SHIPPED.iter().find(|(known, _)| *known == name) {
+        return Ok(parse(&Document::new(format!("{name}.toml"), *text), name, true)?);
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let path = Path::new(SITE_DIRECTORY).join(format!("{name}.toml"));
+    if name.is_empty() || !name.bytes().all(plain) || !path.exists() {
+        let mut known: Vec<String> = names().map(str::to_owned).collect();
+        known.extend(site_names());
+        let candidates: Vec<&str> = known.iter().map(String::as_str).collect();
+        let nearest = nearest(name, &candidates).map(str::to_owned);
+        return Err(ProfileError::Unknown { name: name.to_owned(), known, nearest });
+    }
+    Ok(parse(&trusted_file::read(&path, Trust::RootOnly)?, name, false)?)
 }
 
-/// Names of all profiles.
+/// Names of the site's profiles, for a message: a directory that cannot be read has none.
+fn site_names() -> Vec<String> {
+    let entries = std::fs::read_dir(SITE_DIRECTORY).into_iter().flatten().flatten();
+    let names =
+        entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".toml")?.to_owned()));
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    names
+}
+
+/// Names of the shipped profiles.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SHIPPED.iter().map(|(name, _)| *name)
 }
@@ -103,6 +126,26 @@ pub fn parse(document: &Document, name: &str, shipped: bool) -> Result<Profile, 
     Ok(profile)
 }
 
+/// Reads resource limits alone, of a table of the configuration; `tables` are the tables that it may have besides.
+/// What is wrong comes beside what could be read.
+pub(crate) fn resources(
+    document: &Document,
+    tree: &DeTable<'_>,
+    table: &str,
+    tables: &[&str],
+) -> (Resources, Vec<ConfigError>) {
+    let mut reader = Reader { document, shipped: false, prefer: BTreeSet::new(), errors: Vec::new() };
+    let keys: Vec<Key> = Key::all().filter(|key| matches!(key, Key::Control(_))).collect();
+    if let Some(prefer) = tree.get("prefer") {
+        reader.prefer(prefer);
+    }
+    let mut settings = Settings::default();
+    let others: Vec<&str> = tables.iter().copied().chain(["prefer"]).collect();
+    reader.table(tree, table, &keys, &others, &mut settings);
+    reader.prefer_is_set(tree, &settings);
+    (settings.resources, reader.errors)
+}
+
 /// Collects errors, so that who writes a profile sees all of them at once.
 struct Reader<'a> {
     document: &'a Document,
@@ -115,7 +158,7 @@ type Value<'a> = Spanned<DeValue<'a>>;
 
 impl Reader<'_> {
     fn profile(&mut self, name: &str, tree: &DeTable<'_>) -> Profile {
-        let tables: BTreeSet<&str> = Key::ALL.iter().map(|key| key.table()).collect();
+        let tables: BTreeSet<&str> = Key::all().map(Key::table).collect();
         let mut known: Vec<&str> = vec!["description", "prefer"];
         known.extend(&tables);
         self.errors.extend(self.document.unknown_keys(tree, "", &known));
@@ -141,22 +184,40 @@ impl Reader<'_> {
                 self.error(value.span(), format!("{table} must be a table"), format!("write [{table}]"));
                 continue;
             };
-            let keys: Vec<Key> = Key::ALL.into_iter().filter(|key| key.table() == table).collect();
-            let names: Vec<String> = keys.iter().map(Key::to_string).collect();
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            for (key, value) in content {
-                match keys.iter().find(|known| known.to_string() == key.get_ref().as_ref()) {
-                    Some(known) => self.setting(*known, key.span(), value, &mut settings),
-                    None => self.misplaced_or_unknown(table, key, &names),
-                }
+            let keys: Vec<Key> = Key::all().filter(|key| key.table() == table).collect();
+            self.table(content, table, &keys, &[], &mut settings);
+        }
+        self.prefer_is_set(tree, &settings);
+        Profile { name: name.to_owned(), description, settings }
+    }
+
+    /// The keys of one table; `others` are not ours to read.
+    fn table(
+        &mut self,
+        content: &DeTable<'_>,
+        table: &str,
+        keys: &[Key],
+        others: &[&str],
+        settings: &mut Settings,
+    ) {
+        let names: Vec<String> = keys.iter().map(Key::to_string).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).chain(others.iter().copied()).collect();
+        for (key, value) in content {
+            let text = key.get_ref().as_ref();
+            match keys.iter().find(|known| known.to_string() == text) {
+                Some(known) => self.setting(*known, key.span(), value, settings),
+                None if others.contains(&text) => {}
+                None => self.misplaced_or_unknown(table, key, &names),
             }
         }
-        let unset: Vec<Key> = self.prefer.iter().copied().filter(|key| !is_set(*key, &settings)).collect();
+    }
+
+    fn prefer_is_set(&mut self, tree: &DeTable<'_>, settings: &Settings) {
+        let unset: Vec<Key> = self.prefer.iter().copied().filter(|key| !is_set(*key, settings)).collect();
         for key in unset {
             let span = tree.get("prefer").map_or(0..0, Spanned::span);
-            self.error(span, format!("prefer names {key}, which this profile does not set"), String::new());
+            self.error(span, format!("prefer names {key}, which is not set beside it"), String::new());
         }
-        Profile { name: name.to_owned(), description, settings }
     }
 
     fn error(&mut self, span: std::ops::Range<usize>, message: String, hint: String) {
@@ -172,14 +233,14 @@ impl Reader<'_> {
             );
             return;
         };
-        let names: Vec<String> = Key::ALL.iter().map(Key::to_string).collect();
+        let names: Vec<String> = Key::all().map(|key| key.to_string()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         for entry in list {
             let text = match entry.get_ref() {
                 DeValue::String(text) => text.as_ref(),
                 _ => "",
             };
-            match Key::ALL.into_iter().find(|key| key.to_string() == text) {
+            match Key::named(text) {
                 // Without it nothing of the profile could be kept, so it is no protection that may be missing.
                 Some(Key::NoNewPrivileges) => self.error(
                     entry.span(),
@@ -205,11 +266,11 @@ impl Reader<'_> {
         names: &[&str],
     ) {
         let text = key.get_ref().as_ref();
-        match Key::ALL.into_iter().find(|known| known.to_string() == text) {
+        match Key::named(text) {
             Some(known) => self.error(
                 key.span(),
                 format!("{text} does not belong into [{table}]"),
-                format!("write it below [{}]", known.table()),
+                format!("write it below [{}] of a profile", known.table()),
             ),
             None => {
                 let error = self.document.unknown_key(key.span(), text, table, names, "");
@@ -232,8 +293,17 @@ impl Reader<'_> {
         };
         let need = if self.prefer.contains(&key) { Need::Prefer } else { Need::Require };
         let result = match key {
-            Key::MemoryMax => put(&mut settings.memory_max, value::memory(value), origin, need),
-            Key::TasksMax => put(&mut settings.tasks_max, value::tasks(value), origin, need),
+            Key::Control(control) => {
+                let read = value::amount(control, value);
+                put_in(&mut settings.resources, control, read, origin, need)
+            }
+            Key::Limit(resource) => {
+                let read = value::rlimit(resource, value);
+                put_in(&mut settings.limits, resource, read, origin, need)
+            }
+            Key::ParallelismVariables => {
+                put(&mut settings.parallelism_variables, value::parallelism(value), origin, need)
+            }
             Key::ProtectSystem => {
                 put(&mut settings.protect_system, value::protect_system(value), origin, need)
             }
@@ -273,10 +343,25 @@ fn put<T>(
     Ok(())
 }
 
+/// The same for a key of which there are many.
+fn put_in<K: Ord, T>(
+    map: &mut BTreeMap<K, Setting<T>>,
+    key: K,
+    value: Result<Option<T>, value::Bad>,
+    origin: Origin,
+    need: Need,
+) -> Result<(), value::Bad> {
+    let mut slot = None;
+    put(&mut slot, value, origin, need)?;
+    map.extend(slot.map(|setting| (key, setting)));
+    Ok(())
+}
+
 fn is_set(key: Key, settings: &Settings) -> bool {
     match key {
-        Key::MemoryMax => settings.memory_max.is_some(),
-        Key::TasksMax => settings.tasks_max.is_some(),
+        Key::Control(control) => settings.resources.contains_key(&control),
+        Key::Limit(resource) => settings.limits.contains_key(&resource),
+        Key::ParallelismVariables => settings.parallelism_variables.is_some(),
         Key::ProtectSystem => settings.protect_system.is_some(),
         Key::PrivateTmp => settings.private_tmp.is_some(),
         Key::TemporaryFileSystem => settings.temporary_file_system.is_some(),
@@ -293,6 +378,8 @@ fn is_set(key: Key, settings: &Settings) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use jacamar_plan::Control;
+
     use super::*;
 
     fn read(text: &str) -> Result<Profile, String> {
@@ -307,7 +394,7 @@ mod tests {
             assert!(!profile.description.is_empty());
         }
         let default = profile("default").expect("default");
-        let memory = default.settings.memory_max.expect("MemoryMax");
+        let memory = &default.settings.resources[&Control::MemoryMax];
         assert_eq!(memory.origin.to_string(), "default.toml:14 (shipped)");
         assert_eq!(memory.need, Need::Prefer);
         assert_eq!(default.settings.private_tmp.expect("PrivateTmp").need, Need::Require);
@@ -354,7 +441,7 @@ mod tests {
             ("description = \"x\"\nprefer = [\"TaskMax\"]\n", "site.toml:2: unknown key \"TaskMax\""),
             (
                 "description = \"x\"\nprefer = [\"TasksMax\"]\n",
-                "site.toml:2: prefer names TasksMax, which this profile",
+                "site.toml:2: prefer names TasksMax, which is not set",
             ),
             ("[job]\nTasksMax = 5\n", "site.toml:1: a profile needs a description"),
             (

@@ -10,20 +10,20 @@ use jacamar_contract::claims::Claims;
 use jacamar_contract::config_json::{ConfigAnswer, Hostname, RunnerDirectory};
 use jacamar_contract::environment::{RecordName, RunnerEnvironment};
 use jacamar_contract::job_variables::{JobVariables, Names};
-use jacamar_plan::{Grant, Key, Level, Need, Origin, Profile, Setting, Site, Without};
+use jacamar_plan::{Grant, Key, Level, Without};
 use jacamar_record::{
     AuditLocation, AuditSettings, FORMAT, Jobs, ProcessId, Project, Record, ShellSettings, SlotKey, boot_id,
 };
-use jacamar_sandbox::{CgroupChoice, Own, named_directories, probe};
+use jacamar_sandbox::{Own, probe};
 use jacamar_site::accounts::{self, GroupName};
-use jacamar_site::config::{self, Cgroup, Downscope, LogLevel, LogLocation, Settings};
+use jacamar_site::config::{self, Downscope, LogLevel, LogLocation, Settings};
 use jacamar_site::trusted_file::Trust;
 use nix::unistd::{getppid, getuid};
 use serde_json::Value;
 use tracing::debug;
 
 use super::known::Known;
-use super::site::{jacamar, level, settings};
+use super::site::{choice, jacamar, level, limits, named, profile, settings};
 use super::user_side::state;
 use super::{Ended, StageEnd, StageError};
 use crate::audit::Priority;
@@ -53,7 +53,7 @@ pub(super) fn config(
     let name = jacamar_kernel::random_name().context("could not choose a name")?;
     let program = jacamar(&settings, trust)?;
     let profile = profile(&settings)?;
-    let host = probe(level, &choice(&settings), &named_directories(&profile)).map_err(anyhow::Error::from)?;
+    let host = probe(level, &choice(&settings), &named(&profile, &settings)).map_err(anyhow::Error::from)?;
 
     // Who it is, and whether that person may.
     let helpers = Helpers::new(own, &host, &program, &name)?;
@@ -68,11 +68,11 @@ pub(super) fn config(
         .context("JOB_RESPONSE_FILE is not set: GitLab Runner 14.1 or newer is needed")?;
     let claims = identity::claims(&helpers, &settings, &state, response, trust)?;
     known.claims(&claims);
-    let grant = grant(&claims, &settings, level, helpers.uid())?;
+    let (grant, group_names) = grant(&claims, &settings, level, helpers.uid())?;
     known.grant(&grant);
 
     // Where, and whether this host can give what the profile requires: now, before anything happened.
-    let site = Site::default();
+    let site = limits(&settings, &grant.account.name, &group_names);
     let tmp_base = match &settings.sandbox.tmp_dir {
         Some(path) => path.as_str().to_owned(),
         None => text(&state.join("tmp"))?,
@@ -168,28 +168,6 @@ pub(super) fn project(claims: &Claims) -> Project {
     }
 }
 
-fn profile(settings: &Settings) -> anyhow::Result<Profile> {
-    let name = settings.sandbox.profile.as_deref().unwrap_or("compat");
-    let mut profile = jacamar_site::profile::profile(name).context("[sandbox] profile")?;
-    if settings.auth.no_new_privs {
-        profile.settings.no_new_privileges.get_or_insert(own_setting());
-    }
-    Ok(profile)
-}
-
-fn own_setting() -> Setting<()> {
-    let origin = Origin { file: "[auth] no_new_privs".into(), line: 1, shipped: false };
-    Setting { value: (), origin, need: Need::Require }
-}
-
-fn choice(settings: &Settings) -> CgroupChoice {
-    match &settings.sandbox.cgroup {
-        Cgroup::Auto => CgroupChoice::Auto,
-        Cgroup::None => CgroupChoice::None,
-        Cgroup::Path(path) => CgroupChoice::Path(path.as_str().to_owned()),
-    }
-}
-
 fn audit_settings(settings: &Settings) -> AuditSettings {
     let logging = &settings.auth.logging;
     let location = match &logging.location {
@@ -210,9 +188,15 @@ fn audit_settings(settings: &Settings) -> AuditSettings {
     }
 }
 
-/// Asks NSS and the pure function.
-fn grant(claims: &Claims, settings: &Settings, level: Level, helper_uid: u32) -> Result<Grant, StageError> {
+/// Asks NSS and the pure function. With the grant come the names of the account's groups.
+fn grant(
+    claims: &Claims,
+    settings: &Settings,
+    level: Level,
+    helper_uid: u32,
+) -> Result<(Grant, Vec<String>), StageError> {
     let name = AccountName::of(claims.fields()).map_err(StageError::Refused)?;
+    let mut groups_of_account = Vec::new();
     let lookup = match accounts::lookup(name.as_str()).map_err(anyhow::Error::from)? {
         None => Lookup::NoSuchAccount,
         Some(found) => {
@@ -221,7 +205,7 @@ fn grant(claims: &Claims, settings: &Settings, level: Level, helper_uid: u32) ->
                 match &group.name {
                     GroupName::Named(name) => group_names.push(name.clone()),
                     GroupName::Unnamed => {}
-                    // A group that is silently missing would slip past a block list.
+                    // A group that is silently missing would slip past a block list or a limit.
                     GroupName::Failed(cause) if lists_groups(settings) => {
                         return Err(StageError::Broken(anyhow!(
                             "could not name group {}: {cause}",
@@ -231,6 +215,7 @@ fn grant(claims: &Claims, settings: &Settings, level: Level, helper_uid: u32) ->
                     GroupName::Failed(_) => {}
                 }
             }
+            groups_of_account.clone_from(&group_names);
             Lookup::Found(FoundAccount { account: found.account, group_names })
         }
     };
@@ -243,11 +228,14 @@ fn grant(claims: &Claims, settings: &Settings, level: Level, helper_uid: u32) ->
             own_uids: own_uids(level, helper_uid)?,
         },
     };
-    authorize(claims, &policy(settings), &facts).map_err(StageError::Refused)
+    let grant = authorize(claims, &policy(settings), &facts).map_err(StageError::Refused)?;
+    Ok((grant, groups_of_account))
 }
 
 fn lists_groups(settings: &Settings) -> bool {
-    !settings.auth.groups_blocklist.is_empty() || !settings.auth.groups_allowlist.is_empty()
+    !settings.auth.groups_blocklist.is_empty()
+        || !settings.auth.groups_allowlist.is_empty()
+        || !settings.sandbox.limits.groups.is_empty()
 }
 
 /// Accounts of ours, never a job's: that of `keys` and `verify`, and the keeper where there is one.
@@ -309,7 +297,7 @@ fn text(path: &Path) -> anyhow::Result<String> {
 
 /// What an honest job trips over: not that a limit is missing, but that `id` shows nobody or sudo does nothing.
 fn tell_surprises(without: &[Without]) {
-    let is_protection = |what: &str| Key::ALL.iter().any(|key| key.to_string() == what);
+    let is_protection = |what: &str| Key::named(what.split(' ').next().unwrap_or_default()).is_some();
     for Without { what, reason } in without.iter().filter(|without| !is_protection(&without.what)) {
         super::tell(&format!("sandbox: without {what}: {reason}\n"));
     }

@@ -3,21 +3,67 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use jacamar_plan::{Level, Refusal};
+use jacamar_plan::{Level, Max, Need, Origin, Profile, Refusal, Resource, Rlimit, Setting, Site};
+use jacamar_sandbox::{CgroupChoice, Named};
 use jacamar_site::accounts;
-use jacamar_site::config::{self, Downscope, Settings};
+use jacamar_site::config::{self, Cgroup, Downscope, Settings};
 use jacamar_site::trusted_file::{self, Trust, Untrusted};
 
 /// Where Jacamar's documents put the file that `--configuration` names.
 const CONFIGURATION: &str = "/etc/gitlab-runner/custom-config.toml";
 
-pub(super) fn settings(path: Option<&Path>, trust: Trust) -> anyhow::Result<Settings> {
+/// The configuration at this path, or where Jacamar's documents put it.
+pub(crate) fn settings(path: Option<&Path>, trust: Trust) -> anyhow::Result<Settings> {
     let uid_min = accounts::uid_min(Trust::RootOnly)?;
     let path = path.unwrap_or_else(|| Path::new(CONFIGURATION));
     match config::read(path, trust, &uid_min) {
         Ok(config) => Ok(config.settings),
         Err(config::ReadError::Invalid(errors)) => bail!("the configuration is wrong\n{}", errors.render()),
         Err(config::ReadError::Untrusted(untrusted)) => Err(mend("configuration file", untrusted)),
+    }
+}
+
+/// Limits of all jobs of the host, and of those of one user, who is in these groups.
+pub(crate) fn limits(settings: &Settings, account: &str, groups: &[String]) -> Site {
+    let limits = &settings.sandbox.limits;
+    Site { site: limits.site.clone(), user: limits.of_user(account, groups) }
+}
+
+/// The profile that the site wants, with what other keys say of a job.
+pub(crate) fn profile(settings: &Settings) -> anyhow::Result<Profile> {
+    let name = settings.sandbox.profile.as_deref().unwrap_or("compat");
+    let mut profile = jacamar_site::profile::profile(name).context("[sandbox] profile")?;
+    if settings.auth.no_new_privs {
+        profile.settings.no_new_privileges.get_or_insert(own_setting("[auth] no_new_privs", ()));
+    }
+    if settings.general.set_stack_size {
+        // As much as the hard limit allows.
+        let all = Rlimit { soft: Max::Infinity, hard: None };
+        let setting = own_setting("[general] set_stack_size", all);
+        profile.settings.limits.entry(Resource::STACK).or_insert(setting);
+    }
+    Ok(profile)
+}
+
+/// A key of the configuration that stands for one of a profile.
+fn own_setting<T>(key: &str, value: T) -> Setting<T> {
+    let origin = Origin { file: key.into(), line: 1, shipped: false };
+    Setting { value, origin, need: Need::Require }
+}
+
+/// What the profile and the limits of all users name.
+pub(crate) fn named(profile: &Profile, settings: &Settings) -> Named {
+    let limits = &settings.sandbox.limits;
+    let of_some = limits.groups.iter().chain(&limits.accounts).map(|(_, resources)| resources);
+    Named::by(profile, [&limits.site, &limits.user].into_iter().chain(of_some))
+}
+
+/// Where the site wants control groups.
+pub(crate) fn choice(settings: &Settings) -> CgroupChoice {
+    match &settings.sandbox.cgroup {
+        Cgroup::Auto => CgroupChoice::Auto,
+        Cgroup::None => CgroupChoice::None,
+        Cgroup::Path(path) => CgroupChoice::Path(path.as_str().to_owned()),
     }
 }
 

@@ -14,7 +14,7 @@ use jacamar_contract::stage_request::{DirectoryMode, StageRequest};
 use jacamar_plan::{Host, Job, Level, Refusal, Stage};
 use jacamar_record::{Jobs, OpenJob, ProcessId, Record, Running, boot_id};
 use jacamar_sandbox::{
-    Command, Ended, JobDirectories, Output, Own, Parent, Stdio, Stream, Terms, Watch, named_directories,
+    Command, Ended, JobDirectories, Named, Output, Own, Parent, Stdio, Stream, Terms, Watch, start,
 };
 use nix::fcntl::OFlag;
 use nix::unistd::{getppid, pipe2};
@@ -129,7 +129,6 @@ pub(crate) fn run_as_user(
 ) -> Result<UserSide, StageError> {
     let record = job.record();
     let stage = &request.stage;
-    let container = sealed(&[&frame::encode(request).map_err(anyhow::Error::from)?, script])?;
     let pipe = || pipe2(OFlag::O_CLOEXEC).context("could not make a pipe");
     let (output, errors) = (pipe()?, pipe()?);
     let reported = blank(stage_report::REPORT_BYTES)?;
@@ -140,12 +139,6 @@ pub(crate) fn run_as_user(
         Stage::Prepare => c"prepare",
         Stage::Run(_) | Stage::Exec => c"run",
         Stage::Cleanup => c"cleanup",
-    };
-    let command = Command {
-        paths: vec![program.clone()],
-        arguments: vec![program, word.to_owned()],
-        environment: Vec::new(),
-        stdio: Stdio::Descriptors(vec![container, output.1, errors.1, report]),
     };
     let plan_job = Job {
         id: job.name().to_owned(),
@@ -160,9 +153,20 @@ pub(crate) fn run_as_user(
         job: &plan_job,
         stage,
     };
+    let plan = terms.plan()?;
+    // What the site says of the shell's environment comes after, and wins.
+    let mut request = request.clone();
+    request.environment = [plan.plan().execute.environment.clone(), request.environment].concat();
+    let container = sealed(&[&frame::encode(&request).map_err(anyhow::Error::from)?, script])?;
+    let command = Command {
+        paths: vec![program.clone()],
+        arguments: vec![program, word.to_owned()],
+        environment: Vec::new(),
+        stdio: Stdio::Descriptors(vec![container, output.1, errors.1, report]),
+    };
     let parent = if *stage == Stage::Cleanup { None } else { Some(runner(record)?) };
     let begin = Instant::now();
-    let supervisor = terms.start(command, own)?;
+    let supervisor = start(plan, command, own)?;
     let running = Running { supervisor: identify(nix::unistd::getpid())?, init: identify(supervisor.pid())? };
     job.set_running(&running)?;
     debug!(%stage, record = job.name(), milliseconds = milliseconds(begin), "the user's side was started");
@@ -211,5 +215,8 @@ fn runner(record: &Record) -> anyhow::Result<Parent> {
 
 /// Host facts of now: mounts and control groups change between stages, what the kernel can do does not.
 pub(crate) fn host(record: &Record) -> anyhow::Result<Host> {
-    Ok(jacamar_sandbox::probe_again(&record.host_facts, &named_directories(&record.profile))?)
+    Ok(jacamar_sandbox::probe_again(
+        &record.host_facts,
+        &Named::by(&record.profile, [&record.site.site, &record.site.user]),
+    )?)
 }

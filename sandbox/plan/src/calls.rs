@@ -3,7 +3,7 @@
 //! `tests/as_explained.rs` compares these texts with what strace sees. They name the calls of a kernel that has them
 //! all; where one is missing (`Host::calls`), its fall-back stands beside it in `jacamar-kernel`.
 
-use crate::{IdMaps, Namespaces, Step};
+use crate::{IdMaps, Namespaces, PlannedRlimit, Step};
 
 /// Capabilities of `include/uapi/linux/capability.h`, by number.
 const CAPABILITIES: [&str; 41] = [
@@ -67,8 +67,7 @@ impl Step {
                 .iter()
                 .map(|name| write(path, "cgroup.subtree_control", &format!("+{name}")))
                 .collect(),
-            Self::LimitMemory { path, bytes } => one(write(path, "memory.max", &bytes.0.to_string())),
-            Self::LimitTasks { path, tasks } => one(write(path, "pids.max", &tasks.to_string())),
+            Self::Limit { path, limit } => one(write(path, &limit.limit.file(), &limit.limit.text())),
             Self::Clone { namespaces, cgroup } => one(clone(*namespaces, cgroup.as_deref())),
             Self::JoinCgroup { path } => one(format!("write({path}/cgroup.procs, \"_\", _)")),
             Self::DenySetgroups => one(write("/proc/_", "setgroups", "deny")),
@@ -105,6 +104,8 @@ impl Step {
             Self::Mount(mount) => mount.calls(),
             Self::RaiseCapabilities { sys_admin: true } => one(capset(CHANGE, CHANGE)),
             Self::RaiseCapabilities { sys_admin: false } => one(capset(CHANGE_IDS, CHANGE_IDS)),
+            Self::RaiseLimit { limit } => one(rlimit("_", limit)),
+            Self::SetLimit { limit } => one(rlimit("0", limit)),
             Self::CoreLimit => one("prlimit64(0, RLIMIT_CORE, _, NULL)".into()),
             Self::DropBounding { last } => {
                 (0..=*last).map(|number| format!("prctl(PR_CAPBSET_DROP, {})", capability(number))).collect()
@@ -143,6 +144,10 @@ impl Step {
 
 fn write(directory: &str, file: &str, text: &str) -> String {
     format!("write({directory}/{file}, {text:?}, {})", text.len())
+}
+
+fn rlimit(pid: &str, limit: &PlannedRlimit) -> String {
+    format!("prlimit64({pid}, {}, _, NULL)", limit.resource.constant())
 }
 
 fn clone(namespaces: Namespaces, cgroup: Option<&str>) -> String {

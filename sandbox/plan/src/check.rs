@@ -1,6 +1,6 @@
-//! The checker: judges a finished plan against the rules that no profile may break and the site's ceiling.
+//! The checker: judges a finished plan against the rules that no profile and no configuration may break.
 
-use crate::{Bounding, Identity, Init, Level, Mount, Plan, Site};
+use crate::{Bounding, Identity, Init, Level, Limit, Mount, Plan, PlannedLimit, Resource};
 
 /// A plan that the checker accepted. Only this can be launched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,22 +17,20 @@ impl CheckedPlan {
 /// A rule that a plan breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// A value above the site's ceiling.
-    #[error("{what} = {value} is above the site's ceiling of {ceiling}")]
-    AboveCeiling {
-        /// Key.
-        what: &'static str,
-        /// Planned value.
-        value: u64,
-        /// Site's value.
-        ceiling: u64,
+    /// A limit that a group above makes impossible.
+    #[error("{limit} is more than {parent} of the group above")]
+    AboveParent {
+        /// Planned.
+        limit: String,
+        /// Of the group above.
+        parent: String,
     },
-    /// There is a ceiling and the plan sets no limit.
-    #[error("the site has a ceiling for {what} and this plan sets no limit")]
-    NoLimit {
-        /// Key.
-        what: &'static str,
-    },
+    /// Two values for one file.
+    #[error("{0} is set twice in one group")]
+    LimitTwice(String),
+    /// A soft limit above the hard one, or two values for one resource.
+    #[error("{0} is planned wrongly")]
+    WrongLimit(Resource),
     /// root, or the id that setresuid(2) takes for "unchanged".
     #[error("user id {0} can never run a job")]
     ForbiddenUser(u32),
@@ -78,13 +76,13 @@ pub enum Violation {
 ///
 /// # Errors
 /// The first [`Violation`].
-pub fn check(plan: Plan, site: &Site) -> Result<CheckedPlan, Violation> {
+pub fn check(plan: Plan) -> Result<CheckedPlan, Violation> {
     identity(&plan)?;
     floor(&plan)?;
     view(&plan)?;
     maps(&plan)?;
     confine(&plan)?;
-    ceiling(&plan, site)?;
+    limits(&plan)?;
     Ok(CheckedPlan(plan))
 }
 
@@ -231,20 +229,39 @@ fn confine(plan: &Plan) -> Result<(), Violation> {
     }
 }
 
-fn ceiling(plan: &Plan, site: &Site) -> Result<(), Violation> {
-    let limits = plan.contain.cgroup.as_ref().map(|cgroup| cgroup.limits).unwrap_or_default();
-    let pairs = [
-        ("MemoryMax", limits.memory_max.map(|b| b.0), site.ceiling.memory_max.map(|b| b.0)),
-        ("TasksMax", limits.tasks_max, site.ceiling.tasks_max),
-    ];
-    for (what, value, ceiling) in pairs {
-        match (value, ceiling) {
-            (Some(value), Some(ceiling)) if value > ceiling => {
-                return Err(Violation::AboveCeiling { what, value, ceiling });
+/// No group is promised more than the one above it has, and no value depends on the order of two writes.
+fn limits(plan: &Plan) -> Result<(), Violation> {
+    if let Some(cgroup) = &plan.contain.cgroup {
+        let nodes = [&cgroup.site, &cgroup.user, &cgroup.job];
+        for (at, node) in nodes.iter().enumerate() {
+            for (position, planned) in node.limits.iter().enumerate() {
+                let limit = &planned.limit;
+                let same = |other: &&PlannedLimit| same_value(&other.limit, limit);
+                if node.limits.iter().take(position).any(|other| same(&other)) {
+                    return Err(Violation::LimitTwice(limit.control().to_string()));
+                }
+                let mut above = nodes.iter().take(at).flat_map(|parent| &parent.limits);
+                if let Some(parent) = above.find(|parent| limit.is_above(&parent.limit)) {
+                    let (limit, parent) = (limit.to_string(), parent.limit.to_string());
+                    return Err(Violation::AboveParent { limit, parent });
+                }
             }
-            (None, Some(_)) => return Err(Violation::NoLimit { what }),
-            (Some(_), Some(_)) | (_, None) => {}
+        }
+    }
+    for (position, limit) in plan.confine.limits.iter().enumerate() {
+        let twice = plan.confine.limits.iter().take(position).any(|other| other.resource == limit.resource);
+        if twice || limit.soft > limit.hard {
+            return Err(Violation::WrongLimit(limit.resource));
         }
     }
     Ok(())
+}
+
+fn same_value(one: &Limit, other: &Limit) -> bool {
+    match (one, other) {
+        (Limit::Io { control: a, device: b, .. }, Limit::Io { control: c, device: d, .. }) => {
+            (a, b) == (c, d)
+        }
+        (one, other) => one.file() == other.file(),
+    }
 }

@@ -19,6 +19,9 @@ pub struct Explanation {
     pub stage: String,
     /// Every step, in order.
     pub steps: Vec<ExplainedStep>,
+    /// Variables for the command that has none of that name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<String>,
     /// What is missing, and why.
     pub without: Vec<Without>,
 }
@@ -50,7 +53,10 @@ pub struct Reason {
 #[must_use]
 pub fn explain(plan: &Plan) -> Explanation {
     let explained = |(phase, step): &(Phase, Step)| {
-        let reason = |key| plan.origin.get(&key).map(|origin| Reason { key, origin: origin.to_string() });
+        let reason = |key| {
+            let origin = step.origin().or_else(|| plan.origin.get(&key))?;
+            Some(Reason { key, origin: origin.to_string() })
+        };
         ExplainedStep {
             phase: *phase,
             step: step.to_string(),
@@ -64,6 +70,7 @@ pub fn explain(plan: &Plan) -> Explanation {
         level: plan.level.to_string(),
         stage: plan.stage.to_string(),
         steps: plan.phased_steps().iter().map(explained).collect(),
+        environment: plan.execute.environment.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         without: plan.without.clone(),
     }
 }
@@ -103,6 +110,12 @@ impl fmt::Display for Explanation {
                     _ => writeln!(f, "  {:<72} {}", step.step, reasons.join("; "))?,
                 }
             }
+        }
+        if !self.environment.is_empty() {
+            f.write_str("\nenvironment, where the command has none\n")?;
+        }
+        for pair in &self.environment {
+            writeln!(f, "  {pair}")?;
         }
         if !self.without.is_empty() {
             f.write_str("\n")?;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, Level, MountFlags};
+use crate::{Bytes, Level, Limit, Max, MountFlags, NumberList, Resource};
 
 /// Whether the host has a thing, and if not, what the kernel answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +90,19 @@ pub struct CgroupHost {
     pub node: Result<String, String>,
     /// Controllers that children of the node can have.
     pub controllers: Vec<String>,
+    /// Files that groups with these controllers do not have on this kernel, as far as a group was there to be looked at.
+    pub missing: Vec<String>,
+    /// What the node and the groups above it allow at most.
+    pub above: Above,
+}
+
+/// Limits of our node, as it was found, and of the groups above it, as `MemoryMax=` of the runner's service: they cap
+/// whatever we write.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Above {
+    /// Each with the directory of its group, the nearest first.
+    pub limits: Vec<(Limit, String)>,
 }
 
 /// One line of /proc/self/mountinfo, as far as a remount must know it.
@@ -147,6 +160,19 @@ pub struct Host {
     pub memory: Bytes,
     /// The smaller of kernel.pid_max and kernel.threads-max.
     pub tasks: u64,
+    /// Online processors, `/sys/devices/system/cpu/online`; none where it cannot be read.
+    pub processors: Option<NumberList>,
+    /// Limits that our process has, and its children inherit: soft and hard. The core limit is not here: our own is none.
+    pub rlimits: BTreeMap<Resource, (Max, Max)>,
+    /// The soft stack limit that the process which started us has, where the kernel took it from us: it resets what a
+    /// program with file capabilities inherits, execve(2).
+    pub lost_stack: Option<Max>,
+    /// Whether our process may raise hard limits (CAP_SYS_RESOURCE in the first user namespace).
+    pub raises_limits: bool,
+    /// The greatest hard limit of open files, `fs.nr_open`.
+    pub open_files_max: u64,
+    /// Block devices of paths that profiles name: `major:minor`, or why there is none.
+    pub devices: BTreeMap<String, Result<String, String>>,
     /// Directories that plans may mount on: name asked for, and its canonical path. What is not here is not there.
     pub directories: BTreeMap<String, String>,
     /// Whether /etc/ssh/ssh_config.d has files (ssh refuses root's files in a user namespace).

@@ -12,10 +12,12 @@ mod check;
 mod explain;
 mod filter;
 mod host;
+mod limits;
 mod mount;
 mod phases;
 mod planner;
 mod profile;
+mod rlimit;
 mod step;
 mod value;
 mod words;
@@ -23,17 +25,21 @@ mod words;
 pub use check::{CheckedPlan, Violation, check};
 pub use explain::{ExplainedStep, Explanation, Reason, explain};
 pub use filter::{AddressFamilies, Answer, CallRule, Condition, Filter, address_family};
-pub use host::{Arch, Calls, CgroupHost, CgroupVersion, Host, HostMount, Presence, Urgency};
+pub use host::{Above, Arch, Calls, CgroupHost, CgroupVersion, Host, HostMount, Presence, Urgency};
+pub use limits::{Amount, Control, Limit, Max, PlannedLimit, Resources};
 pub use mount::{Mount, MountFlags, Submount};
 pub use phases::{
-    Bounding, CgroupLimits, Confine, Contain, Execute, IdMap, IdMaps, Identity, Init, Isolate, JobCgroup,
+    Bounding, CgroupNode, Confine, Contain, Execute, IdMap, IdMaps, Identity, Init, Isolate, JobCgroup,
     Namespaces, Plan, View, Wear, Without,
 };
-pub use planner::{Ceiling, Directories, Job, Site, Unplannable, plan};
+pub use planner::{Directories, Job, Site, Unplannable, plan};
 pub use profile::{
     Key, KeyringMode, Need, Origin, Profile, ProtectProc, ProtectSystem, Setting, Settings,
     TemporaryFileSystem,
 };
+pub use rlimit::{PlannedRlimit, Resource, Rlimit};
 pub use step::{Phase, Step, StepError};
-pub use value::{Bytes, InvalidValue, Memory, Tasks};
+pub use value::{
+    Bytes, CpuQuota, HugePages, InvalidValue, Memory, Micros, NumberList, OomPolicy, Rate, Tasks, Weight,
+};
 pub use words::{Account, Grant, InvalidSubStage, Level, Outcome, Refusal, Stage, SubStage, SubStageKind};

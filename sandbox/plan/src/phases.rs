@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, Filter, Key, Level, Mount, Origin, Phase, Stage, Step, Urgency};
+use crate::{
+    Filter, Key, Level, Mount, Origin, Phase, PlannedLimit, PlannedRlimit, Resource, Stage, Step, Urgency,
+};
 
 /// What will be done for one stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,19 +65,28 @@ pub struct Contain {
 #[serde(deny_unknown_fields)]
 pub struct JobCgroup {
     /// The site's node, which stays.
-    pub site: String,
+    pub site: CgroupNode,
     /// The user's, below it; removed by whoever finds it empty.
-    pub user: String,
+    pub user: CgroupNode,
     /// The job's, below that.
-    pub job: String,
+    pub job: CgroupNode,
     /// The stage's leaf, in which the processes are.
     pub leaf: String,
-    /// Controllers that the job's node needs.
+    /// Controllers that the site's and the user's node enable for their children: those that a limit needs, and those
+    /// that count.
     pub controllers: Vec<String>,
-    /// Limits on the job's node.
-    pub limits: CgroupLimits,
     /// Whether the clone starts in it (else the parent writes `cgroup.procs` before the release).
     pub clone_into: bool,
+}
+
+/// One of them, with the limits that are written before any process is in it, and read back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CgroupNode {
+    /// Its directory.
+    pub path: String,
+    /// Its limits, in the order in which they are written.
+    pub limits: Vec<PlannedLimit>,
 }
 
 impl JobCgroup {
@@ -86,16 +97,6 @@ impl JobCgroup {
         let job = format!("{user}/jacamar-u{uid}-{job_id}.slice");
         (user, job)
     }
-}
-
-/// Values written before any process is in the group, and read back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CgroupLimits {
-    /// `memory.max`
-    pub memory_max: Option<Bytes>,
-    /// `pids.max`
-    pub tasks_max: Option<u64>,
 }
 
 /// New namespaces, namespaces(7).
@@ -247,6 +248,8 @@ pub enum Bounding {
 pub struct Confine {
     /// Capability bounding set.
     pub bounding: Bounding,
+    /// Limits of each process, one for a resource.
+    pub limits: Vec<PlannedRlimit>,
     /// Working directory, entered as the user.
     pub directory: String,
     /// `no_new_privs`.
@@ -266,11 +269,13 @@ pub enum Init {
 }
 
 /// The command and who waits for it. The command itself is not in the plan: it may hold secrets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Execute {
     /// Who waits.
     pub init: Init,
+    /// Variables for the command that has none of that name: how many processors there are for it.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -288,26 +293,15 @@ impl Plan {
     pub fn parent_steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         if let Some(cgroup) = &self.contain.cgroup {
-            steps.push(Step::CreateCgroup { path: cgroup.site.clone() });
-            if !cgroup.controllers.is_empty() {
-                steps.push(Step::EnableControllers {
-                    path: cgroup.site.clone(),
-                    controllers: cgroup.controllers.clone(),
-                });
-            }
-            steps.push(Step::CreateCgroup { path: cgroup.user.clone() });
-            if !cgroup.controllers.is_empty() {
-                steps.push(Step::EnableControllers {
-                    path: cgroup.user.clone(),
-                    controllers: cgroup.controllers.clone(),
-                });
-            }
-            steps.push(Step::CreateCgroup { path: cgroup.job.clone() });
-            if let Some(bytes) = cgroup.limits.memory_max {
-                steps.push(Step::LimitMemory { path: cgroup.job.clone(), bytes });
-            }
-            if let Some(tasks) = cgroup.limits.tasks_max {
-                steps.push(Step::LimitTasks { path: cgroup.job.clone(), tasks });
+            for (node, has_children) in [(&cgroup.site, true), (&cgroup.user, true), (&cgroup.job, false)] {
+                let path = || node.path.clone();
+                steps.push(Step::CreateCgroup { path: path() });
+                let limits = node.limits.iter().cloned();
+                steps.extend(limits.map(|limit| Step::Limit { path: path(), limit }));
+                if has_children && !cgroup.controllers.is_empty() {
+                    let controllers = cgroup.controllers.clone();
+                    steps.push(Step::EnableControllers { path: path(), controllers });
+                }
             }
             steps.push(Step::CreateCgroup { path: cgroup.leaf.clone() });
         }
@@ -328,6 +322,8 @@ impl Plan {
         if self.isolate.urgency.oom_score {
             steps.push(Step::OrdinaryOomScore);
         }
+        let raised = self.confine.limits.iter().filter(|limit| limit.raise);
+        steps.extend(raised.map(|limit| Step::RaiseLimit { limit: limit.clone() }));
         steps.push(Step::Release);
         steps
     }
@@ -368,7 +364,11 @@ impl Plan {
         if becomes {
             steps.push(Step::RaiseCapabilities { sys_admin });
         }
-        steps.push(Step::CoreLimit);
+        // Ours is none; the job has what was inherited, or what its profile says.
+        if !self.confine.limits.iter().any(|limit| limit.resource == Resource::CORE) {
+            steps.push(Step::CoreLimit);
+        }
+        steps.extend(self.confine.limits.iter().map(|limit| Step::SetLimit { limit: limit.clone() }));
         if let Bounding::DropTo(last) = self.confine.bounding {
             steps.push(Step::DropBounding { last });
         }

@@ -1,5 +1,6 @@
 //! The planner: what was granted, what the profile says and what the host can do, in; a plan, out.
 
+mod limits;
 mod obstacle;
 
 use std::collections::BTreeMap;
@@ -7,28 +8,20 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Arch, Bounding, Bytes, CgroupLimits, Confine, Contain, Execute, Filter, Grant, Host, IdMaps, Identity,
-    Init, Isolate, JobCgroup, Key, KeyringMode, Level, Memory, Mount, Namespaces, Need, Origin, Plan,
-    Profile, ProtectProc, Refusal, Setting, Stage, Submount, Tasks, TemporaryFileSystem, View, Wear, Without,
+    Arch, Bounding, Confine, Contain, Execute, Filter, Grant, Host, IdMaps, Identity, Init, Isolate, Key,
+    KeyringMode, Level, Mount, Namespaces, Need, Origin, Plan, Profile, ProtectProc, Refusal, Resources,
+    Setting, Stage, Submount, TemporaryFileSystem, View, Wear, Without,
 };
 use obstacle::absent;
 
-/// The greatest values that any profile may set on this site.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ceiling {
-    /// Greatest `MemoryMax`.
-    pub memory_max: Option<Bytes>,
-    /// Greatest `TasksMax`.
-    pub tasks_max: Option<u64>,
-}
-
-/// What the site decided for all jobs.
+/// Limits that the site decided, by its configuration: a profile sets those of a job only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Site {
-    /// The ceiling that the checker holds every plan against.
-    pub ceiling: Ceiling,
+    /// Of all jobs of this host together.
+    pub site: Resources,
+    /// Of all jobs of this user together.
+    pub user: Resources,
 }
 
 /// Directories of the job, made by `prepare` (or by `exec` for itself) and owned by the user.
@@ -90,16 +83,18 @@ impl From<Unplannable> for Refusal {
 pub fn plan(
     grant: &Grant,
     profile: &Profile,
+    site: &Site,
     host: &Host,
     job: &Job,
     stage: &Stage,
 ) -> Result<Plan, Unplannable> {
-    Planner { profile, host, origin: BTreeMap::new(), without: Vec::new() }.plan(grant, job, stage)
+    Planner { profile, site, host, origin: BTreeMap::new(), without: Vec::new() }.plan(grant, job, stage)
 }
 
 /// Collects origins and what is missing while the phases are decided one after the other.
 struct Planner<'a> {
     profile: &'a Profile,
+    site: &'a Site,
     host: &'a Host,
     origin: BTreeMap<Key, Origin>,
     without: Vec<Without>,
@@ -116,6 +111,8 @@ impl Planner<'_> {
         let mut mounts = self.view(job, ipc)?;
 
         let cgroup = self.cgroup(grant, job, stage)?;
+        let environment = self.parallelism(cgroup.as_ref());
+        let limits = self.rlimits()?;
         if !pid && cgroup.is_none() {
             self.floor()?;
             pid = true;
@@ -167,8 +164,14 @@ impl Planner<'_> {
             isolate: Isolate { urgency: self.host.urgency, session_keyring, slave_mounts: namespaces.mount },
             identity,
             view: View { mounts },
-            confine: Confine { bounding, directory: job.working_directory.clone(), no_new_privs, filter },
-            execute: Execute { init: if pid { Init::Namespace } else { Init::Subreaper } },
+            confine: Confine {
+                bounding,
+                limits,
+                directory: job.working_directory.clone(),
+                no_new_privs,
+                filter,
+            },
+            execute: Execute { init: if pid { Init::Namespace } else { Init::Subreaper }, environment },
             origin: self.origin,
             without: self.without,
         })
@@ -237,17 +240,28 @@ impl Planner<'_> {
     }
 
     fn lacking<T>(&mut self, key: Key, setting: &Setting<T>, reason: String) -> Result<(), Unplannable> {
+        self.lacking_of(key.to_string(), key, setting, reason)
+    }
+
+    /// `what` says of whom the key is, where that is not the profile.
+    fn lacking_of<T>(
+        &mut self,
+        what: String,
+        key: Key,
+        setting: &Setting<T>,
+        reason: String,
+    ) -> Result<(), Unplannable> {
         match setting.need {
             Need::Prefer => {
-                self.note(&key.to_string(), &reason);
+                self.note(&what, &reason);
                 Ok(())
             }
             Need::Require => Err(Unplannable {
                 profile: self.profile.name.clone(),
-                what: key.to_string(),
+                what,
                 origin: Some(setting.origin.clone()),
                 reason,
-                hint: format!("where jobs may run without it, the profile can say prefer = [\"{key}\"]"),
+                hint: format!("where jobs may run without it, write prefer = [\"{key}\"] beside it"),
             }),
         }
     }
@@ -310,46 +324,6 @@ impl Planner<'_> {
         let below = self.host.mounts.iter().filter(|m| m.target != tree && within(&m.target, tree));
         list.extend(below.map(|m| Submount { target: m.target.clone(), flags: m.flags }));
         list
-    }
-
-    fn cgroup(&mut self, grant: &Grant, job: &Job, stage: &Stage) -> Result<Option<JobCgroup>, Unplannable> {
-        let settings = &self.profile.settings;
-        // "infinity" asks for nothing.
-        let infinite = settings.memory_max.as_ref().is_some_and(|s| s.value == Memory::Infinity);
-        let obstacle = if infinite { None } else { self.obstacle(Key::MemoryMax) };
-        let memory = self.value_unless(obstacle, Key::MemoryMax, settings.memory_max.as_ref())?;
-        let infinite = settings.tasks_max.as_ref().is_some_and(|s| s.value == Tasks::Infinity);
-        let obstacle = if infinite { None } else { self.obstacle(Key::TasksMax) };
-        let tasks = self.value_unless(obstacle, Key::TasksMax, settings.tasks_max.as_ref())?;
-        let Ok(node) = &self.host.cgroup.node else { return Ok(None) };
-        let limits = CgroupLimits {
-            memory_max: memory.and_then(|m| m.resolve(self.host.memory)),
-            tasks_max: tasks.and_then(|t| t.resolve(self.host.tasks)),
-        };
-        let mut controllers = Vec::new();
-        if limits.memory_max.is_some() {
-            controllers.push("memory".to_owned());
-        }
-        if limits.tasks_max.is_some() {
-            controllers.push("pids".to_owned());
-        }
-        let (user, job_node) = JobCgroup::nodes(node, grant.account.uid, &job.id);
-        let leaf = match stage {
-            Stage::Run(sub_stage) => format!("{job_node}/{sub_stage}.scope"),
-            Stage::Config => format!("{job_node}/config.scope"),
-            Stage::Prepare => format!("{job_node}/prepare.scope"),
-            Stage::Cleanup => format!("{job_node}/cleanup.scope"),
-            Stage::Exec => format!("{job_node}/exec.scope"),
-        };
-        Ok(Some(JobCgroup {
-            site: node.clone(),
-            user,
-            job: job_node,
-            leaf,
-            controllers,
-            limits,
-            clone_into: self.host.calls.clone_into_cgroup.is_present(),
-        }))
     }
 
     fn filter(&mut self, no_new_privs: bool, in_user_namespace: bool) -> Result<Option<Filter>, Unplannable> {

@@ -2,11 +2,12 @@
 //!
 //! Reading the files is `jacamar-site`'s work; here are the values, with systemd's names.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AddressFamilies, CallRule, Memory, MountFlags, Tasks};
+use crate::{AddressFamilies, CallRule, Control, InvalidValue, MountFlags, Resource, Resources, Rlimit};
 
 /// File and line of a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,11 +52,14 @@ pub struct Setting<T> {
 
 /// The keys of a profile. A key that is not here is refused by the parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Key {
-    /// Limit of the job's memory, systemd.resource-control(5).
-    MemoryMax,
-    /// Limit of the job's processes and threads, systemd.resource-control(5).
-    TasksMax,
+    /// A limit of the job's control group, systemd.resource-control(5).
+    Control(Control),
+    /// A limit of each process, systemd.exec(5).
+    Limit(Resource),
+    /// Variables that tell builds how many processors there are for them.
+    ParallelismVariables,
     /// Read-only system directories, systemd.exec(5).
     ProtectSystem,
     /// Own /tmp and /var/tmp, as long as the job, systemd.exec(5).
@@ -82,27 +86,36 @@ pub enum Key {
 
 impl Key {
     /// Every key, in the order of a profile file.
-    pub const ALL: [Self; 13] = [
-        Self::MemoryMax,
-        Self::TasksMax,
-        Self::ProtectSystem,
-        Self::PrivateTmp,
-        Self::TemporaryFileSystem,
-        Self::PrivatePIDs,
-        Self::ProtectProc,
-        Self::PrivateIPC,
-        Self::KeyringMode,
-        Self::NoNewPrivileges,
-        Self::SystemCallFilter,
-        Self::SystemCallArchitectures,
-        Self::RestrictAddressFamilies,
-    ];
+    pub fn all() -> impl Iterator<Item = Self> {
+        let others = [
+            Self::ParallelismVariables,
+            Self::ProtectSystem,
+            Self::PrivateTmp,
+            Self::TemporaryFileSystem,
+            Self::PrivatePIDs,
+            Self::ProtectProc,
+            Self::PrivateIPC,
+            Self::KeyringMode,
+            Self::NoNewPrivileges,
+            Self::SystemCallFilter,
+            Self::SystemCallArchitectures,
+            Self::RestrictAddressFamilies,
+        ];
+        let controls = Control::ALL.into_iter().map(Self::Control);
+        controls.chain(Resource::ALL.into_iter().map(Self::Limit)).chain(others)
+    }
+
+    /// The key of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|key| key.to_string() == name)
+    }
 
     /// The table of the profile file in which it stands.
     #[must_use]
     pub const fn table(self) -> &'static str {
         match self {
-            Self::MemoryMax | Self::TasksMax => "job",
+            Self::Control(_) | Self::Limit(_) | Self::ParallelismVariables => "job",
             Self::ProtectSystem | Self::PrivateTmp | Self::TemporaryFileSystem => "view",
             Self::PrivatePIDs
             | Self::ProtectProc
@@ -117,8 +130,25 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The variants are spelled as systemd spells the keys.
-        write!(f, "{self:?}")
+        match self {
+            Self::Control(control) => control.fmt(f),
+            Self::Limit(resource) => resource.fmt(f),
+            // The variants are spelled as systemd spells the keys.
+            key => write!(f, "{key:?}"),
+        }
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = InvalidValue;
+    fn try_from(text: String) -> Result<Self, InvalidValue> {
+        Self::named(&text).ok_or(InvalidValue { text, expected: "a key of a profile" })
     }
 }
 
@@ -179,10 +209,12 @@ pub struct TemporaryFileSystem {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// [`Key::MemoryMax`]
-    pub memory_max: Option<Setting<Memory>>,
-    /// [`Key::TasksMax`]
-    pub tasks_max: Option<Setting<Tasks>>,
+    /// [`Key::Control`]
+    pub resources: Resources,
+    /// [`Key::Limit`]
+    pub limits: BTreeMap<Resource, Setting<Rlimit>>,
+    /// [`Key::ParallelismVariables`]: names, and values in which `%n` stands for the number of processors
+    pub parallelism_variables: Option<Setting<Vec<(String, String)>>>,
     /// [`Key::ProtectSystem`]
     pub protect_system: Option<Setting<ProtectSystem>>,
     /// [`Key::PrivateTmp`]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AddressFamilies, Bytes, IdMap, Key, Mount, Namespaces};
+use crate::{AddressFamilies, IdMap, Key, Mount, Namespaces, Origin, PlannedLimit, PlannedRlimit};
 
 /// One thing that is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,19 +23,12 @@ pub enum Step {
         /// `memory`, `pids`.
         controllers: Vec<String>,
     },
-    /// Write `memory.max` and read it back.
-    LimitMemory {
+    /// Write a limit into its file and read it back.
+    Limit {
         /// Directory.
         path: String,
-        /// Value.
-        bytes: Bytes,
-    },
-    /// Write `pids.max` and read it back.
-    LimitTasks {
-        /// Directory.
-        path: String,
-        /// Value.
-        tasks: u64,
+        /// File, value, and who asked for it.
+        limit: PlannedLimit,
     },
     /// clone3(2) into a control group, else clone(2).
     Clone {
@@ -63,6 +56,11 @@ pub enum Step {
     },
     /// Write 0 into `/proc/PID/oom_score_adj`, proc_pid_oom_score_adj(5).
     OrdinaryOomScore,
+    /// Raise a hard limit of the waiting child, prlimit(2): it has no right to that itself.
+    RaiseLimit {
+        /// What it will be.
+        limit: PlannedRlimit,
+    },
     /// One byte on the release pipe.
     Release,
 
@@ -128,6 +126,11 @@ pub enum Step {
     },
     /// The core limit that the supervisor found; its own is 0, prlimit(2).
     CoreLimit,
+    /// Soft and hard limit of a resource, prlimit(2).
+    SetLimit {
+        /// What it is from now on.
+        limit: PlannedRlimit,
+    },
     /// Empty the capability bounding set.
     DropBounding {
         /// The last capability of this kernel.
@@ -238,14 +241,14 @@ impl Step {
         match self {
             Self::CreateCgroup { .. }
             | Self::EnableControllers { .. }
-            | Self::LimitMemory { .. }
-            | Self::LimitTasks { .. }
+            | Self::Limit { .. }
             | Self::Clone { .. }
             | Self::JoinCgroup { .. }
             | Self::DenySetgroups
             | Self::MapUids { .. }
             | Self::MapGids { .. }
             | Self::OrdinaryOomScore
+            | Self::RaiseLimit { .. }
             | Self::Release => Phase::Contain,
             Self::AwaitRelease
             | Self::DieWithSupervisor
@@ -263,6 +266,7 @@ impl Step {
             Self::VerifyProc | Self::OpenSource { .. } | Self::Mount(_) => Phase::View,
             Self::RaiseCapabilities { .. }
             | Self::CoreLimit
+            | Self::SetLimit { .. }
             | Self::DropBounding { .. }
             | Self::KeepCapabilities
             | Self::BecomeGid { .. }
@@ -287,8 +291,8 @@ impl Step {
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {
         match self {
-            Self::LimitMemory { .. } => vec![Key::MemoryMax],
-            Self::LimitTasks { .. } => vec![Key::TasksMax],
+            Self::Limit { limit, .. } => vec![Key::Control(limit.limit.control())],
+            Self::RaiseLimit { limit } | Self::SetLimit { limit } => vec![Key::Limit(limit.resource)],
             Self::Clone { namespaces, .. } => {
                 let asked = [(namespaces.pid, Key::PrivatePIDs), (namespaces.ipc, Key::PrivateIPC)];
                 asked.into_iter().filter(|(made, _)| *made).map(|(_, key)| key).collect()
@@ -355,15 +359,37 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Where its value is written, of a step that knows it by itself: the same key may stand in a profile and in two
+    /// tables of the configuration.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::Limit { limit, .. } => Some(&limit.origin),
+            Self::RaiseLimit { limit } | Self::SetLimit { limit } => limit.origin.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// `a, b and c`
+fn in_a_row(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [name] => (*name).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CreateCgroup { path } => write!(f, "make control group {path}"),
             Self::EnableControllers { path, controllers } => {
-                write!(f, "enable {} for the children of {path}", controllers.join(" and "))
+                let names: Vec<&str> = controllers.iter().map(String::as_str).collect();
+                write!(f, "enable {} for the children of {path}", in_a_row(&names))
             }
-            Self::LimitMemory { path, bytes } => write!(f, "limit memory to {bytes} in {path}"),
-            Self::LimitTasks { path, tasks } => write!(f, "limit tasks to {tasks} in {path}"),
+            Self::Limit { path, limit } => write!(f, "set {} in {path}", limit.limit),
             Self::Clone { namespaces, cgroup } => {
                 let names: Vec<&str> = [
                     (namespaces.user, "user"),
@@ -378,9 +404,7 @@ impl fmt::Display for Step {
                 match names.as_slice() {
                     [] => f.write_str("clone without new namespaces")?,
                     [name] => write!(f, "clone with a new {name} namespace")?,
-                    [first @ .., last] => {
-                        write!(f, "clone with new {} and {last} namespaces", first.join(", "))?
-                    }
+                    names => write!(f, "clone with new {} namespaces", in_a_row(names))?,
                 }
                 match cgroup {
                     Some(path) => write!(f, " into {path}"),
@@ -391,6 +415,9 @@ impl fmt::Display for Step {
             Self::DenySetgroups => f.write_str("deny setgroups in the user namespace"),
             Self::MapUids { map } => write!(f, "map user ids {}", ranges(map)),
             Self::MapGids { map } => write!(f, "map group ids {}", ranges(map)),
+            Self::RaiseLimit { limit } => {
+                write!(f, "raise the hard limit {} of the waiting child to {}", limit.resource, limit.hard)
+            }
             Self::Release => f.write_str("release the child"),
             Self::AwaitRelease => f.write_str("wait for the release"),
             Self::DieWithSupervisor => f.write_str("die with the supervisor"),
@@ -414,6 +441,9 @@ impl fmt::Display for Step {
                 f.write_str("raise the capabilities for the change of identity")
             }
             Self::CoreLimit => f.write_str("give back the inherited core limit"),
+            Self::SetLimit { limit } => {
+                write!(f, "set {} to {} (hard {})", limit.resource, limit.soft, limit.hard)
+            }
             Self::DropBounding { last } => write!(f, "drop capabilities 0 to {last} from the bounding set"),
             Self::KeepCapabilities => f.write_str("keep capabilities over the change of user"),
             Self::BecomeGid { gid } => write!(f, "become group {gid}"),

@@ -1,16 +1,33 @@
 //! Values with units, spelled as systemd spells them.
 
+mod disks;
+mod processors;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use disks::{HUGE_PAGES, RATE};
+pub use disks::{HugePages, Rate};
+pub use processors::{CpuQuota, Micros, NumberList, Weight};
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Bytes(pub u64);
 
+/// As people read it: `8 GiB`, `7.4 GiB`, `512 bytes`. A number that is not whole has one digit, rounded down.
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0)
+        let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let Some((shift, unit)) = units.into_iter().find(|(shift, _)| self.0 >> shift > 0) else {
+            return write!(f, "{} bytes", self.0);
+        };
+        let whole = self.0 >> shift;
+        let rest = self.0 - (whole << shift);
+        match u64::try_from((u128::from(rest) * 10) >> shift).unwrap_or(9) {
+            0 if rest == 0 => write!(f, "{whole} {unit}"),
+            tenths => write!(f, "{whole}.{tenths} {unit}"),
+        }
     }
 }
 
@@ -38,6 +55,16 @@ pub enum Tasks {
     Infinity,
 }
 
+/// What dies when a job's memory runs out: `OOMPolicy=`, systemd.service(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OomPolicy {
+    /// One process; the job goes on with the error that its parent makes of that.
+    Continue,
+    /// Every process of the stage.
+    Kill,
+}
+
 /// A value that is not spelled as systemd spells it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {expected}")]
@@ -50,13 +77,16 @@ pub struct InvalidValue {
 
 const MEMORY: &str = "an amount of memory (`8G`, `512M`, bytes without a suffix, `75%`, `infinity`; K, M, G, T are powers of 1024)";
 const TASKS: &str = "a number of tasks (`4096`, `50%`, `infinity`)";
+const OOM_POLICY: &str =
+    "an OOM policy (`continue` or `kill`; systemd's `stop` would need a manager that watches)";
+pub(crate) const SWAP: &str = "an amount of swap (`2G`, `0`, `infinity`; K, M, G, T are powers of 1024)";
 
 impl Memory {
-    /// Parses `8G`, `512M`, `1048576`, `75%`, `infinity`.
+    /// Parses `8G`, `512M`, `1048576`, `75%`, `infinity`; `0` where it means something.
     ///
     /// # Errors
-    /// [`InvalidValue`] for anything else, for zero and for more than fits into 64 bits.
-    pub fn parse(text: &str) -> Result<Self, InvalidValue> {
+    /// [`InvalidValue`] for anything else and for more than fits into 64 bits.
+    pub fn parse(text: &str, accepts_zero: bool) -> Result<Self, InvalidValue> {
         let bad = || InvalidValue { text: text.to_owned(), expected: MEMORY };
         if text == "infinity" {
             return Ok(Self::Infinity);
@@ -64,19 +94,7 @@ impl Memory {
         if let Some(percent) = percent(text) {
             return percent.map(Self::Percent).ok_or_else(bad);
         }
-        let (digits, shift) = match text.as_bytes().last() {
-            Some(b'K') => (text.trim_end_matches('K'), 10),
-            Some(b'M') => (text.trim_end_matches('M'), 20),
-            Some(b'G') => (text.trim_end_matches('G'), 30),
-            Some(b'T') => (text.trim_end_matches('T'), 40),
-            _ => (text, 0),
-        };
-        // `8GG` lost two suffixes above.
-        if text.len() - digits.len() > 1 {
-            return Err(bad());
-        }
-        let bytes =
-            number(digits).and_then(|n| n.checked_mul(1u64 << shift)).filter(|n| *n > 0).ok_or_else(bad)?;
+        let bytes = scaled(text, 1024).filter(|bytes| *bytes > 0 || accepts_zero).ok_or_else(bad)?;
         Ok(Self::Bytes(bytes))
     }
 
@@ -86,6 +104,7 @@ impl Memory {
     pub fn resolve(self, total: Bytes) -> Option<Bytes> {
         const PAGE: u64 = 4096;
         match self {
+            Self::Bytes(0) => Some(Bytes(0)),
             Self::Bytes(bytes) => Some(Bytes((bytes / PAGE * PAGE).max(PAGE))),
             Self::Percent(percent) => Some(Bytes((share(total.0, percent) / PAGE * PAGE).max(PAGE))),
             Self::Infinity => None,
@@ -120,6 +139,28 @@ impl Tasks {
     }
 }
 
+impl OomPolicy {
+    /// Parses `continue` and `kill`.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] for anything else, systemd's `stop` included.
+    pub fn parse(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "continue" => Ok(Self::Continue),
+            "kill" => Ok(Self::Kill),
+            _ => Err(InvalidValue { text: text.to_owned(), expected: OOM_POLICY }),
+        }
+    }
+}
+
+/// A number with a suffix K, M, G or T, powers of `base`.
+pub(crate) fn scaled(text: &str, base: u64) -> Option<u64> {
+    let suffixes = [('K', 1), ('M', 2), ('G', 3), ('T', 4)];
+    let found = suffixes.into_iter().find_map(|(suffix, power)| Some((text.strip_suffix(suffix)?, power)));
+    let (digits, power) = found.unwrap_or((text, 0));
+    number(digits)?.checked_mul(base.checked_pow(power)?)
+}
+
 /// So many percent of `total`; `percent` is at most 100, so it fits.
 fn share(total: u64, percent: u8) -> u64 {
     u64::try_from(u128::from(total) * u128::from(percent) / 100).unwrap_or(total)
@@ -132,7 +173,7 @@ fn percent(text: &str) -> Option<Option<u8>> {
 }
 
 /// Digits alone: no sign, no blank, no `0x` (sudo's CVE-2019-14287 began with a number that was read kindly).
-fn number(digits: &str) -> Option<u64> {
+pub(crate) fn number(digits: &str) -> Option<u64> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -140,7 +181,7 @@ fn number(digits: &str) -> Option<u64> {
 }
 
 macro_rules! text_form {
-    ($type:ty, $number:path, $percent:path, $infinity:path) => {
+    ($type:ty, $number:path, $percent:path, $infinity:path, $parse:expr) => {
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
@@ -153,7 +194,7 @@ macro_rules! text_form {
         impl TryFrom<String> for $type {
             type Error = InvalidValue;
             fn try_from(text: String) -> Result<Self, InvalidValue> {
-                Self::parse(&text)
+                $parse(&text)
             }
         }
         impl From<$type> for String {
@@ -163,8 +204,8 @@ macro_rules! text_form {
         }
     };
 }
-text_form!(Memory, Memory::Bytes, Memory::Percent, Memory::Infinity);
-text_form!(Tasks, Tasks::Count, Tasks::Percent, Tasks::Infinity);
+text_form!(Memory, Memory::Bytes, Memory::Percent, Memory::Infinity, |text: &str| Memory::parse(text, true));
+text_form!(Tasks, Tasks::Count, Tasks::Percent, Tasks::Infinity, Tasks::parse);
 
 #[cfg(test)]
 mod tests {
@@ -172,11 +213,11 @@ mod tests {
 
     #[test]
     fn memory_suffixes_are_powers_of_1024() {
-        assert_eq!(Memory::parse("8G"), Ok(Memory::Bytes(8 << 30)));
-        assert_eq!(Memory::parse("1T"), Ok(Memory::Bytes(1 << 40)));
-        assert_eq!(Memory::parse("3K"), Ok(Memory::Bytes(3072)));
-        assert_eq!(Memory::parse("75%"), Ok(Memory::Percent(75)));
-        assert_eq!(Memory::parse("infinity"), Ok(Memory::Infinity));
+        assert_eq!(Memory::parse("8G", false), Ok(Memory::Bytes(8 << 30)));
+        assert_eq!(Memory::parse("1T", false), Ok(Memory::Bytes(1 << 40)));
+        assert_eq!(Memory::parse("3K", false), Ok(Memory::Bytes(3072)));
+        assert_eq!(Memory::parse("75%", false), Ok(Memory::Percent(75)));
+        assert_eq!(Memory::parse("infinity", false), Ok(Memory::Infinity));
     }
 
     #[test]
@@ -186,7 +227,7 @@ mod tests {
             "20E",
         ];
         for text in bad.into_iter().chain(["18446744073709551615T", "99999999999999999999"]) {
-            assert!(Memory::parse(text).is_err(), "{text:?}");
+            assert!(Memory::parse(text, false).is_err(), "{text:?}");
             assert!(Tasks::parse(text).is_err(), "{text:?}");
         }
     }
@@ -204,7 +245,29 @@ mod tests {
     #[test]
     fn text_form_is_read_back() {
         for text in ["8192", "75%", "infinity"] {
-            assert_eq!(Memory::parse(text).map(String::from).as_deref(), Ok(text));
+            assert_eq!(Memory::parse(text, false).map(String::from).as_deref(), Ok(text));
         }
+    }
+
+    #[test]
+    fn bytes_are_shown_as_people_read_them() {
+        let shown = [
+            (512, "512 bytes"),
+            (8 << 30, "8 GiB"),
+            ((7 << 30) + (400 << 20), "7.3 GiB"),
+            ((1 << 20) + 1, "1.0 MiB"),
+            ((1 << 30) - 1, "1023.9 MiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ];
+        for (bytes, text) in shown {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn no_swap_is_a_wish_and_no_memory_a_mistake() {
+        assert_eq!(Memory::parse("0", true), Ok(Memory::Bytes(0)));
+        assert_eq!(Memory::Bytes(0).resolve(Bytes(1)), Some(Bytes(0)));
+        assert!(Memory::parse("0", false).is_err());
     }
 }

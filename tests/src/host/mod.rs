@@ -114,6 +114,17 @@ impl Host {
         self.command(Variation { keeper: false, no_cgroup2: false }, command)
     }
 
+    /// Writes a profile of the site's, `/etc/jacamar/profiles.d/NAME.toml`.
+    ///
+    /// # Panics
+    /// If that cannot be done.
+    pub fn site_profile(&self, name: &str, text: &str) {
+        let script =
+            "mkdir -p /etc/jacamar/profiles.d && printf %s \"$2\" > \"/etc/jacamar/profiles.d/$1.toml\"";
+        let wrote = Started::new(self.as_root(&["sh", "-c", script, "sh", name, text])).finish();
+        assert_eq!(wrote.code, 0, "{wrote}");
+    }
+
     /// A command of an account's in this host, with its groups and nothing else of root's.
     #[must_use]
     pub fn as_user(&self, name: &str, command: &[&str]) -> Command {

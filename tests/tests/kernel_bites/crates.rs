@@ -8,8 +8,10 @@ use std::str::FromStr;
 use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::{Controller, MemoryResources, Resources};
 use jacamar_kernel::{Instruction, load_filter};
-use jacamar_plan::{Answer, CallRule, Directories, Filter, Grant, Job, Level, Need, Site, Stage};
-use jacamar_sandbox::{CgroupChoice, Command, Launch, LaunchError, Stdio, compile, own_process, probe};
+use jacamar_plan::{Answer, CallRule, Control, Directories, Filter, Grant, Job, Level, Need, Site, Stage};
+use jacamar_sandbox::{
+    CgroupChoice, Command, Launch, LaunchError, Named, Stdio, compile, own_process, probe,
+};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use testbed::host::ControlGroup;
 
@@ -33,11 +35,11 @@ fn a_limit_without_its_controller_is_accepted_by_cgroups_rs_and_refused_by_us() 
     assert!(theirs.apply(&resources).is_ok(), "cgroups-rs reports it now");
 
     // The planner refuses; so that the launch has its say, it is told that there is a controller.
-    let mut host = probe(Level::Root, &CgroupChoice::Path(below.clone()), &[]).expect("probed");
+    let mut host = probe(Level::Root, &CgroupChoice::Path(below.clone()), &Named::default()).expect("probed");
     assert_eq!(host.cgroup.node.as_deref(), Ok(below.as_str()));
     assert!(!host.cgroup.controllers.iter().any(|name| name == "memory"), "{:?}", host.cgroup);
     let mut profile = jacamar_site::profile::profile("default").expect("shipped");
-    let memory = profile.settings.memory_max.as_mut().expect("default has a limit");
+    let memory = profile.settings.resources.get_mut(&Control::MemoryMax).expect("default has a limit");
     memory.need = Need::Require;
     let grant = Grant { account: account(), claims_digest: String::new(), rule: "test".into() };
     let directory = |name: &str| format!("/nowhere/{name}");
@@ -46,12 +48,14 @@ fn a_limit_without_its_controller_is_accepted_by_cgroups_rs_and_refused_by_us() 
         directories: Directories { tmp: directory("t"), var_tmp: directory("v"), ssh_config: directory("s") },
         working_directory: "/".into(),
     };
-    let refused = jacamar_plan::plan(&grant, &profile, &host, &job, &Stage::Exec).expect_err("no controller");
+    let site = Site::default();
+    let refused =
+        jacamar_plan::plan(&grant, &profile, &site, &host, &job, &Stage::Exec).expect_err("no controller");
     assert!(refused.to_string().contains("MemoryMax"), "{refused}");
 
     host.cgroup.controllers = vec!["memory".into(), "pids".into()];
-    let plan = jacamar_plan::plan(&grant, &profile, &host, &job, &Stage::Exec).expect("planned");
-    let checked = jacamar_plan::check(plan, &Site::default()).expect("allowed");
+    let plan = jacamar_plan::plan(&grant, &profile, &site, &host, &job, &Stage::Exec).expect("planned");
+    let checked = jacamar_plan::check(plan).expect("allowed");
     // In a thread of its own, for it blocks signals.
     let contained = std::thread::spawn(move || {
         let own = own_process().expect("clean");

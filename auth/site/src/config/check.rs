@@ -8,6 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::key::{Fallback, Key, Kind, Status, Word};
 use super::keys::{TABLES_WITHOUT_KEYS, keys};
+use super::limits;
 use super::{Millis, parse_duration};
 use crate::source::{ConfigError, Document, ERRORS_MAX, Origin, nearest};
 
@@ -46,6 +47,14 @@ impl<'d> Check<'d> {
             } else {
                 format!("{table}.{}", name.get_ref())
             };
+            if limits::TABLES.contains(&full.as_str()) {
+                // Read by [`limits`], whose keys are a profile's.
+                if !matches!(value.get_ref(), DeValue::Table(_)) {
+                    let message = format!("[{full}] is a table of keys, found {}", found(value.get_ref()));
+                    self.refuse(value.span(), message, format!("write [{full}] on a line of its own"));
+                }
+                continue;
+            }
             let known = keys().iter().find(|key| key.table == table && key.name == name.get_ref().as_ref());
             if is_table(&full) {
                 self.tables.insert(full.clone(), name.span());
@@ -210,7 +219,7 @@ fn is_table(full: &str) -> bool {
 
 /// The keys and the tables directly in `table`.
 fn names_in(table: &str) -> Vec<&'static str> {
-    let tables = keys().iter().map(|key| key.table).chain(TABLES_WITHOUT_KEYS);
+    let tables = keys().iter().map(|key| key.table).chain(TABLES_WITHOUT_KEYS).chain(limits::TABLES);
     let inner = tables.filter_map(|full| match full.rsplit_once('.') {
         Some((outer, inner)) => (outer == table).then_some(inner),
         None => table.is_empty().then_some(full),

@@ -7,7 +7,8 @@ const PROFILE_MAX_BYTES: usize = 64;
 /// Longest name of an account or a group, in bytes (LOGIN_NAME_MAX of limits.h).
 const NAME_MAX_BYTES: usize = 256;
 
-fn is_variable(text: &str) -> bool {
+/// Whether it can be the name of a variable of a shell.
+pub(crate) fn is_variable(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     !text.is_empty() && text.bytes().all(plain) && !text.starts_with(|first: char| first.is_ascii_digit())
 }

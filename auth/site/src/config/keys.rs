@@ -34,8 +34,19 @@ pub fn markdown() -> String {
             format_args!("| `{}` | {} | {} | {}{status} |\n", key.name, key.kind, key.default, key.meaning),
         );
     }
+    text.push_str(LIMITS);
     text
 }
+
+/// The tables of [`super::limits`], whose keys are a profile's.
+const LIMITS: &str = "
+### `[sandbox.site]` and `[sandbox.user]`
+
+Limits of all jobs of the host together, and of all jobs of one user together. The keys are those of a profile's `[job]`
+that limit a control group, from `MemoryMin` to `HugeTLBMax` ([limits.md](limits.md)); `prefer = [\"KEY\"]` lets jobs run
+where the host cannot give one. `[sandbox.user.group.NAME]` sets keys anew for members of a group (of two groups that
+set one key, the one that is written later), `[sandbox.user.account.NAME]` for one account.
+";
 
 fn append(text: &mut String, line: fmt::Arguments<'_>) {
     text.write_fmt(line).expect("writing into a String does not fail");
@@ -206,7 +217,13 @@ const KEYS: &[Key] = &[
         Off,
         "leave tokens on the command lines of the runner's scripts",
     ),
-    later("stack limits", G, "set_stack_size", Switch, Off, "raise the soft stack limit to the hard one"),
+    built(
+        G,
+        "set_stack_size",
+        Switch,
+        Off,
+        "raise the job's soft stack limit to the hard one; a profile with `LimitSTACK` says more",
+    ),
     later(STATIC, G, "static_builds_dir", Switch, Off, "one directory per job, removed by age"),
     later(
         STATIC,

@@ -12,9 +12,10 @@ use super::check::{Check, place};
 use super::judge::{assignment, cgroup, claim, log_location, name, profile, variable};
 use super::key::Fallback;
 use super::keys::keys;
+use super::limits;
 use super::{
     AbsolutePath, Auth, Cgroup, DataDir, Downscope, Executor, General, Invalid, LogLevel, LogLocation,
-    Logging, Millis, Mode, ProxyUrl, Sandbox, ServerUrl, Settings, parse_duration,
+    Logging, Millis, Mode, ProxyUrl, Sandbox, SandboxLimits, ServerUrl, Settings, parse_duration,
 };
 use crate::accounts::UidMin;
 use crate::source::{ConfigError, ConfigErrors, Document, Origin};
@@ -63,10 +64,11 @@ impl Config {
     pub fn parse(document: &Document, uid_min: &UidMin) -> Result<Self, ConfigErrors> {
         let tree = document.parse()?;
         let check = Check::of(document, tree.get_ref());
-        ConfigErrors::none_of(check.errors)?;
+        let (limits, of_limits) = limits::read(document, tree.get_ref());
+        ConfigErrors::none_of(check.errors.into_iter().chain(of_limits).collect())?;
         let mut values =
             Values { document, errors: Vec::new(), origins: check.origins, tables: check.tables };
-        let settings = values.settings(document.fill(tree)?, uid_min);
+        let settings = values.settings(document.fill(tree)?, limits, uid_min);
         ConfigErrors::none_of(values.errors)?;
         // Without an error nothing required is missing; said again so that no path leads around it.
         let settings = settings.ok_or_else(|| document.error(0..0, "a required key is missing", ""))?;
@@ -109,6 +111,7 @@ pub(super) struct RawGeneral {
     tls_ca_file: Text,
     https_proxy: Text,
     jwt_env_variable: Text,
+    set_stack_size: bool,
     user_bash_env: List,
 }
 
@@ -162,11 +165,11 @@ struct Values<'d> {
 }
 
 impl Values<'_> {
-    fn settings(&mut self, raw: RawConfig, uid_min: &UidMin) -> Option<Settings> {
+    fn settings(&mut self, raw: RawConfig, limits: SandboxLimits, uid_min: &UidMin) -> Option<Settings> {
         let general = self.general(raw.general);
         let server = general.as_ref().map(|general| general.gitlab_server.as_str());
         let auth = self.auth(raw.auth, server, uid_min);
-        let sandbox = self.sandbox(raw.sandbox);
+        let sandbox = self.sandbox(raw.sandbox, limits);
         Some(Settings { general: general?, auth: auth?, sandbox: sandbox? })
     }
 
@@ -197,6 +200,7 @@ impl Values<'_> {
             tls_ca_file,
             https_proxy,
             jwt_env_variable: jwt_env_variable.unwrap_or_else(|| "CI_JOB_JWT".to_owned()),
+            set_stack_size: raw.set_stack_size,
             user_bash_env,
         })
     }
@@ -249,7 +253,7 @@ impl Values<'_> {
         })
     }
 
-    fn sandbox(&mut self, raw: RawSandbox) -> Option<Sandbox> {
+    fn sandbox(&mut self, raw: RawSandbox, limits: SandboxLimits) -> Option<Sandbox> {
         let profile = self.text("sandbox.profile", raw.profile, profile);
         let cgroup = self.text("sandbox.cgroup", raw.cgroup, cgroup);
         let tmp_dir = self.text("sandbox.tmp_dir", raw.tmp_dir, AbsolutePath::new);
@@ -258,6 +262,7 @@ impl Values<'_> {
             mode: raw.mode.unwrap_or(Mode::Enforce),
             cgroup: cgroup.unwrap_or(Cgroup::Auto),
             tmp_dir,
+            limits,
         })
     }
 

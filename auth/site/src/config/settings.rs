@@ -3,7 +3,7 @@
 use jacamar_plan::SubStage;
 use serde::{Deserialize, Serialize};
 
-use super::{AbsolutePath, DataDir, Millis, ProxyUrl, ServerUrl};
+use super::{AbsolutePath, DataDir, Millis, ProxyUrl, SandboxLimits, ServerUrl};
 
 /// The whole configuration. Keys that are not built have no field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub struct General {
     pub https_proxy: Option<ProxyUrl>,
     /// The job variable that holds the ID token.
     pub jwt_env_variable: String,
+    /// Raise the soft stack limit to the hard one.
+    pub set_stack_size: bool,
     /// `NAME=value` pairs for the environment of the login shell.
     pub user_bash_env: Vec<String>,
 }
@@ -115,6 +117,8 @@ pub struct Sandbox {
     pub cgroup: Cgroup,
     /// Base of private /tmp directories; none: below the state directory.
     pub tmp_dir: Option<AbsolutePath>,
+    /// Limits of the nodes above a job.
+    pub limits: SandboxLimits,
 }
 
 /// `[general] executor`

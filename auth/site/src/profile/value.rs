@@ -3,11 +3,13 @@
 use std::ops::Range;
 
 use jacamar_plan::{
-    AddressFamilies, KeyringMode, Memory, MountFlags, ProtectProc, ProtectSystem, Tasks, TemporaryFileSystem,
-    address_family,
+    AddressFamilies, Amount, Control, HugePages, KeyringMode, MountFlags, ProtectProc, ProtectSystem, Rate,
+    Resource, Rlimit, TemporaryFileSystem, address_family,
 };
 use toml::Spanned;
 use toml::de::DeValue;
+
+use crate::config::is_variable;
 
 /// A value that is wrong, and where.
 #[derive(Debug)]
@@ -62,20 +64,73 @@ pub(super) fn switch(value: &Value<'_>) -> Read<()> {
     }
 }
 
-pub(super) fn memory(value: &Value<'_>) -> Read<Memory> {
-    match Memory::parse(&text(value, "an amount of memory: \"8G\", \"75%\" or \"infinity\"")?) {
-        Ok(Memory::Infinity) => Ok(None),
-        Ok(memory) => Ok(Some(memory)),
+/// A resource limit: a text or a number, of some keys a list of texts.
+pub(super) fn amount(control: Control, value: &Value<'_>) -> Read<Amount> {
+    let parse = |value: &Value<'_>, text: &str| match control.parse(text) {
+        Ok(amount) => Ok(amount),
+        Err(error) => bad(value, error.to_string()),
+    };
+    if !control.is_list() {
+        return parse(value, &text(value, control.example())?).map(Some);
+    }
+    let entries = match value.get_ref() {
+        DeValue::String(text) => vec![(value, text.as_ref())],
+        _ => list(value)?,
+    };
+    let mut rates: Vec<Rate> = Vec::new();
+    let mut pages: Vec<HugePages> = Vec::new();
+    for (entry, text) in entries {
+        match parse(entry, text)? {
+            Amount::Rates(new) => {
+                if new.iter().any(|rate| rates.iter().any(|known| known.path == rate.path)) {
+                    return bad(entry, format!("{text:?} is the second value for its path"));
+                }
+                rates.extend(new);
+            }
+            Amount::HugePages(new) => {
+                if new.iter().any(|page| pages.iter().any(|known| known.size == page.size)) {
+                    return bad(entry, format!("{text:?} is the second value for its page size"));
+                }
+                pages.extend(new);
+            }
+            _ => return bad(entry, format!("{text:?} is no entry of a list")),
+        }
+    }
+    Ok(match (rates.is_empty(), pages.is_empty()) {
+        (true, true) => None,
+        (false, _) => Some(Amount::Rates(rates)),
+        (true, false) => Some(Amount::HugePages(pages)),
+    })
+}
+
+/// `1024`, `"1024:524288"`, `"infinity"`
+pub(super) fn rlimit(resource: Resource, value: &Value<'_>) -> Read<Rlimit> {
+    match Rlimit::parse(resource, &text(value, resource.example())?) {
+        Ok(limit) => Ok(Some(limit)),
         Err(error) => bad(value, error.to_string()),
     }
 }
 
-pub(super) fn tasks(value: &Value<'_>) -> Read<Tasks> {
-    match Tasks::parse(&text(value, "a number of tasks: 4096, \"50%\" or \"infinity\"")?) {
-        Ok(Tasks::Infinity) => Ok(None),
-        Ok(tasks) => Ok(Some(tasks)),
-        Err(error) => bad(value, error.to_string()),
+/// `["OMP_NUM_THREADS", "MAKEFLAGS=-j%n"]`: a name alone has the number of processors as its value.
+pub(super) fn parallelism(value: &Value<'_>) -> Read<Vec<(String, String)>> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    for (entry, text) in list(value)? {
+        let (name, template) = text.split_once('=').unwrap_or((text, "%n"));
+        if !is_variable(name) {
+            return bad(entry, format!("{name:?} is not the name of a variable"));
+        }
+        if name.starts_with("JACAMAR_CI_") || name == "PATH" || name.starts_with("LD_") {
+            return bad(entry, format!("{name} is not for processors"));
+        }
+        if !template.contains("%n") || template.contains(['\0', '\n']) {
+            return bad(entry, format!("{template:?} has no %n, which stands for the number of processors"));
+        }
+        if all.iter().any(|(known, _)| known == name) {
+            return bad(entry, format!("{name} is there twice"));
+        }
+        all.push((name.to_owned(), template.to_owned()));
     }
+    Ok(if all.is_empty() { None } else { Some(all) })
 }
 
 /// One word of several; `off` are those that mean "not set", `later` those that systemd has and we do not yet.

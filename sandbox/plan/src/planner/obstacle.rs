@@ -1,7 +1,7 @@
 //! What stands between a profile and a host: why a protection cannot be had, and the floor below which nothing runs.
 
 use super::{Planner, Unplannable};
-use crate::{CgroupVersion, Key, Level, Presence};
+use crate::{CgroupVersion, Control, Key, Level, Presence};
 
 impl Planner<'_> {
     /// Why the host cannot give a protection; `None` if it can.
@@ -18,10 +18,11 @@ impl Planner<'_> {
                 _ => None,
             }),
             Key::KeyringMode => absent("keyctl", self.host.calls.keyctl),
-            Key::MemoryMax => self.no_controller("memory"),
-            Key::TasksMax => self.no_controller("pids"),
-            // Decided where the filter is made: it depends on the namespaces.
-            Key::NoNewPrivileges
+            Key::Control(control) => self.no_controller(control),
+            // Decided where they are made: the filter depends on the namespaces, the others on what was inherited.
+            Key::Limit(_)
+            | Key::ParallelismVariables
+            | Key::NoNewPrivileges
             | Key::SystemCallFilter
             | Key::SystemCallArchitectures
             | Key::RestrictAddressFamilies => None,
@@ -61,7 +62,8 @@ impl Planner<'_> {
         none.then(|| "this host has neither /tmp nor /var/tmp".to_owned())
     }
 
-    fn no_controller(&self, controller: &str) -> Option<String> {
+    fn no_controller(&self, control: Control) -> Option<String> {
+        let controller = control.controller();
         match &self.host.cgroup.node {
             Err(reason) => Some(reason.clone()),
             Ok(_) if self.host.cgroup.controllers.iter().any(|c| c == controller) => None,

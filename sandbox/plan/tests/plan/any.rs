@@ -1,9 +1,12 @@
 //! Any host and any profile.
 
+use std::collections::BTreeMap;
+
 use jacamar_plan::{
-    AddressFamilies, Answer, Arch, Bytes, CallRule, Calls, CgroupHost, CgroupVersion, Condition, Host,
-    KeyringMode, Level, Memory, MountFlags, Need, Presence, Profile, ProtectProc, ProtectSystem, Setting,
-    Settings, Tasks, TemporaryFileSystem, Urgency,
+    Above, AddressFamilies, Amount, Answer, Arch, Bytes, CallRule, Calls, CgroupHost, CgroupVersion,
+    Condition, Control, Host, KeyringMode, Level, Max, Memory, MountFlags, Need, Presence, Profile,
+    ProtectProc, ProtectSystem, Resource, Resources, Rlimit, Setting, Settings, Site, Tasks,
+    TemporaryFileSystem, Urgency,
 };
 use proptest::option::of;
 use proptest::prelude::*;
@@ -39,11 +42,15 @@ fn cgroup() -> impl Strategy<Value = CgroupHost> {
         2 => Just(Ok("/sys/fs/cgroup/jacamar.slice".to_owned())),
         1 => Just(Err("not delegated to us".to_owned())),
     ];
-    (select(versions), node, subsequence(vec!["cpu", "memory", "pids"], 0..=3)).prop_map(
-        |(version, node, controllers)| CgroupHost {
+    let controllers = vec!["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
+    let missing = subsequence(vec!["memory.swap.max", "cpu.idle", "io.weight"], 0..=3);
+    (select(versions), node, subsequence(controllers, 0..=6), missing).prop_map(
+        |(version, node, controllers, missing)| CgroupHost {
             version,
             node,
             controllers: controllers.into_iter().map(str::to_owned).collect(),
+            missing: missing.into_iter().map(str::to_owned).collect(),
+            above: Above::default(),
         },
     )
 }
@@ -51,7 +58,7 @@ fn cgroup() -> impl Strategy<Value = CgroupHost> {
 pub(crate) fn host() -> impl Strategy<Value = Host> {
     let archs = prop_oneof![5 => Just(Arch::X86_64), 1 => Just(Arch::Other)];
     let directories = subsequence(sample::DIRECTORIES.to_vec(), 0..=sample::DIRECTORIES.len());
-    let flags = (any::<bool>(), any::<bool>(), 0_u8..=63);
+    let flags = (any::<bool>(), any::<bool>(), 0_u8..=63, any::<bool>());
     let urgency = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let urgency =
         urgency.prop_map(|(nice, scheduling, io, oom_score)| Urgency { nice, scheduling, io, oom_score });
@@ -64,7 +71,7 @@ pub(crate) fn host() -> impl Strategy<Value = Host> {
             cgroup,
             (user, namespaces, own_proc),
             directories,
-            (no_new_privs, ssh, last),
+            (no_new_privs, ssh, last, raises),
             urgency,
         )| Host {
             arch,
@@ -77,6 +84,7 @@ pub(crate) fn host() -> impl Strategy<Value = Host> {
             no_new_privs,
             urgency,
             memory: Bytes(4096 * 1000),
+            raises_limits: raises,
             ssh_config_files: ssh,
             directories: sample::directories(&directories),
             ..sample::host(level)
@@ -124,23 +132,62 @@ fn temporary_file_systems() -> impl Strategy<Value = Vec<TemporaryFileSystem>> {
     })
 }
 
-pub(crate) fn profile() -> impl Strategy<Value = Profile> {
+fn need() -> impl Strategy<Value = Need> {
+    prop_oneof![1 => Just(Need::Require), 4 => Just(Need::Prefer)]
+}
+
+/// Any of the keys, some with a value that asks for nothing.
+pub(crate) fn resources() -> impl Strategy<Value = Resources> {
     let memory = prop_oneof![
-        any::<u64>().prop_map(|bytes| Memory::Bytes(bytes.max(1))),
-        (1_u8..=100).prop_map(Memory::Percent),
-        Just(Memory::Infinity),
+        any::<u64>().prop_map(|bytes| Amount::Memory(Memory::Bytes(bytes.max(1)))),
+        (1_u8..=100).prop_map(|percent| Amount::Memory(Memory::Percent(percent))),
+        Just(Amount::Memory(Memory::Infinity)),
     ];
     let tasks = prop_oneof![
-        any::<u64>().prop_map(|count| Tasks::Count(count.max(1))),
-        (1_u8..=100).prop_map(Tasks::Percent),
-        Just(Tasks::Infinity),
+        any::<u64>().prop_map(|count| Amount::Tasks(Tasks::Count(count.max(1)))),
+        (1_u8..=100).prop_map(|percent| Amount::Tasks(Tasks::Percent(percent))),
+        Just(Amount::Tasks(Tasks::Infinity)),
     ];
+    let keys = subsequence(Control::ALL.to_vec(), 0..=Control::ALL.len());
+    (keys, prop::collection::vec(need(), Control::ALL.len()), memory, tasks).prop_map(
+        |(keys, needs, memory, tasks)| {
+            let amount = |control: Control| match control {
+                Control::MemoryMax => memory.clone(),
+                Control::TasksMax => tasks.clone(),
+                control => sample::resource(1, Need::Prefer, control).value,
+            };
+            let one = |(control, need): (Control, Need)| {
+                let setting = sample::setting(1, need, amount(control)).expect("a setting");
+                (control, setting)
+            };
+            keys.into_iter().zip(needs).map(one).collect()
+        },
+    )
+}
+
+fn limits() -> impl Strategy<Value = BTreeMap<Resource, Setting<Rlimit>>> {
+    let number = || prop_oneof![any::<u64>().prop_map(Max::Value), Just(Max::Infinity)];
+    let one = (select(Resource::ALL.to_vec()), need(), number(), of(number()));
+    prop::collection::vec(one, 0..8).prop_map(|all| {
+        let limit = |(name, need, soft, hard): (Resource, Need, Max, Option<Max>)| {
+            (name, sample::setting(2, need, Rlimit { soft, hard }).expect("a setting"))
+        };
+        all.into_iter().map(limit).collect()
+    })
+}
+
+/// Limits of the site and of the user.
+pub(crate) fn site() -> impl Strategy<Value = Site> {
+    (resources(), resources()).prop_map(|(site, user)| Site { site, user })
+}
+
+pub(crate) fn profile() -> impl Strategy<Value = Profile> {
     let protect_system = select(vec![ProtectSystem::Yes, ProtectSystem::Full]);
     let protect_proc = select(vec![ProtectProc::Invisible, ProtectProc::Default]);
     let keyring = select(vec![KeyringMode::Private, KeyringMode::Inherit]);
     let no_new_privileges =
         any::<bool>().prop_map(|set| if set { sample::setting(10, Need::Require, ()) } else { None });
-    let job = (setting(1, memory), setting(2, tasks));
+    let job = (resources(), limits(), setting(14, Just(vec![("MAKEFLAGS".into(), "-j%n".into())])));
     let view = (setting(3, protect_system), setting(4, Just(())), setting(5, temporary_file_systems()));
     let processes = (
         setting(6, Just(())),
@@ -154,8 +201,9 @@ pub(crate) fn profile() -> impl Strategy<Value = Profile> {
         name: "any".into(),
         description: "any".into(),
         settings: Settings {
-            memory_max: job.0,
-            tasks_max: job.1,
+            resources: job.0,
+            limits: job.1,
+            parallelism_variables: job.2,
             protect_system: view.0,
             private_tmp: view.1,
             temporary_file_system: view.2,

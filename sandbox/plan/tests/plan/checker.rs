@@ -1,17 +1,18 @@
 //! The checker: a good plan, one thing spoiled, the named violation. Each variant at least once.
 
 use jacamar_plan::{
-    Bounding, Bytes, Ceiling, IdMap, Identity, Init, Level, Mount, Namespaces, Plan, Site, Violation, check,
+    Bounding, Control, IdMap, Identity, Init, Level, Limit, Max, Mount, Namespaces, Origin, Plan,
+    PlannedLimit, PlannedRlimit, Resource, Violation, check,
 };
 
-use crate::sample::{good, rule};
+use crate::sample::{good, list, rule};
 
 /// Spoils a good plan.
 fn spoiled(level: Level, spoil: impl FnOnce(&mut Plan)) -> Violation {
     let mut plan = good(level);
-    check(plan.clone(), &Site::default()).expect("it was good");
+    check(plan.clone()).expect("it was good");
     spoil(&mut plan);
-    check(plan, &Site::default()).expect_err("it is spoiled")
+    check(plan).expect_err("it is spoiled")
 }
 
 fn wear(plan: &mut Plan) -> &mut jacamar_plan::Wear {
@@ -136,7 +137,7 @@ fn below_root_a_filter_needs_no_new_privs() {
     assert_eq!(spoiled(Level::User, spoil), Violation::FilterNeedsNoNewPrivs(Level::User));
     let mut plan = good(Level::Root);
     spoil(&mut plan);
-    assert!(check(plan, &Site::default()).is_ok(), "root loads it with CAP_SYS_ADMIN");
+    assert!(check(plan).is_ok(), "root loads it with CAP_SYS_ADMIN");
 }
 
 #[test]
@@ -164,33 +165,72 @@ fn nobody_else_is_mapped() {
     assert_eq!(spoiled(Level::User, own), Violation::ForeignId(2000), "at user level the own group alone");
 }
 
+fn origin() -> Origin {
+    Origin { file: "site.toml".into(), line: 1, shipped: false }
+}
+
 #[test]
-fn no_plan_is_above_the_ceiling_or_without_a_limit_where_there_is_one() {
-    let ceiling = Ceiling { memory_max: Some(Bytes(1 << 30)), tasks_max: Some(100) };
-    let site = Site { ceiling };
-    let limited = |memory: Option<u64>, tasks: Option<u64>| {
+fn no_group_is_promised_more_than_the_one_above_it() {
+    let planned = |limit| PlannedLimit { limit, origin: origin() };
+    let with = |site: Limit, job: Limit| {
         let mut plan = good(Level::Root);
-        let limits = &mut plan.contain.cgroup.as_mut().expect("a control group").limits;
-        (limits.memory_max, limits.tasks_max) = (memory.map(Bytes), tasks);
-        check(plan, &site).err()
+        let cgroup = plan.contain.cgroup.as_mut().expect("a control group");
+        (cgroup.site.limits, cgroup.user.limits) = (vec![planned(site)], Vec::new());
+        cgroup.job.limits = vec![planned(job)];
+        check(plan).err()
     };
-    let above = |what, value, ceiling| Some(Violation::AboveCeiling { what, value, ceiling });
-    assert_eq!(limited(Some(1 << 30), Some(100)), None);
-    assert_eq!(limited(Some((1 << 30) + 1), Some(100)), above("MemoryMax", (1 << 30) + 1, 1 << 30));
-    assert_eq!(limited(Some(1 << 30), Some(101)), above("TasksMax", 101, 100));
-    assert_eq!(limited(None, Some(100)), Some(Violation::NoLimit { what: "MemoryMax" }));
-    assert_eq!(limited(Some(1), None), Some(Violation::NoLimit { what: "TasksMax" }));
+    let tasks = |n| Limit::Tasks(Max::Value(n));
+    assert_eq!(with(tasks(100), tasks(100)), None);
+    assert_eq!(with(Limit::Tasks(Max::Infinity), tasks(100)), None);
+    let above = |error: Option<Violation>| matches!(error, Some(Violation::AboveParent { .. }));
+    assert!(above(with(tasks(100), tasks(101))));
+    assert!(above(with(tasks(100), Limit::Tasks(Max::Infinity))));
+    let cpu = |quota, period| Limit::Cpu { quota: Max::Value(quota), period };
+    assert_eq!(with(cpu(50_000, 100_000), cpu(5000, 10_000)), None, "the same share");
+    assert!(above(with(cpu(50_000, 100_000), cpu(5001, 10_000))));
+    let cpus = |text| Limit::Cpuset(Control::AllowedCPUs, list(text));
+    assert!(above(with(cpus("0-3"), cpus("3-4"))));
+    assert_eq!(with(cpus("0-3"), cpus("2")), None);
+    let disk = |device: &str, rate| Limit::Io {
+        control: Control::IOReadBandwidthMax,
+        device: device.into(),
+        rate: Max::Value(rate),
+    };
+    assert!(above(with(disk("8:0", 10), disk("8:0", 11))));
+    assert_eq!(with(disk("8:0", 10), disk("8:16", 11)), None, "another disk");
+}
+
+#[test]
+fn no_value_is_written_twice() {
     let mut plan = good(Level::Root);
-    plan.contain.cgroup = None;
-    assert_eq!(check(plan, &site).err(), Some(Violation::NoLimit { what: "MemoryMax" }), "no control group");
+    let cgroup = plan.contain.cgroup.as_mut().expect("a control group");
+    let first = cgroup.job.limits.first().expect("a limit").clone();
+    cgroup.job.limits.push(first);
+    assert_eq!(check(plan).err(), Some(Violation::LimitTwice("MemoryMin".into())));
+    let limit = |soft| PlannedRlimit {
+        resource: Resource::NOFILE,
+        soft: Max::Value(soft),
+        hard: Max::Value(2),
+        raise: false,
+        origin: None,
+    };
+    let limits = |list: Vec<PlannedRlimit>| {
+        let mut plan = good(Level::Root);
+        plan.confine.limits = list;
+        check(plan).err()
+    };
+    assert_eq!(limits(vec![limit(2)]), None);
+    assert_eq!(limits(vec![limit(3)]), Some(Violation::WrongLimit(Resource::NOFILE)));
+    assert_eq!(limits(vec![limit(1), limit(2)]), Some(Violation::WrongLimit(Resource::NOFILE)));
 }
 
 /// A variant that no test names: this match is where a new one is noticed.
 #[test]
 fn every_violation_says_what_it_is_about() {
     let all = [
-        Violation::AboveCeiling { what: "MemoryMax", value: 2, ceiling: 1 },
-        Violation::NoLimit { what: "TasksMax" },
+        Violation::AboveParent { limit: "TasksMax = 2 tasks".into(), parent: "TasksMax = 1 tasks".into() },
+        Violation::LimitTwice("TasksMax".into()),
+        Violation::WrongLimit(Resource::NOFILE),
         Violation::ForbiddenUser(0),
         Violation::ForbiddenGroup(u32::MAX),
         Violation::NoFloor,
@@ -207,7 +247,8 @@ fn every_violation_says_what_it_is_about() {
     ];
     for violation in all {
         let object = match &violation {
-            Violation::AboveCeiling { what, .. } | Violation::NoLimit { what } => (*what).to_owned(),
+            Violation::AboveParent { limit: what, .. } | Violation::LimitTwice(what) => what.clone(),
+            Violation::WrongLimit(resource) => resource.to_string(),
             Violation::ForbiddenUser(id) | Violation::ForbiddenGroup(id) | Violation::ForeignId(id) => {
                 id.to_string()
             }

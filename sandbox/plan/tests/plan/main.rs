@@ -2,5 +2,6 @@
 
 mod any;
 mod checker;
+mod limits;
 mod planner;
 mod sample;

@@ -1,15 +1,19 @@
 //! What holds for every plan, and when there is none.
 
 use jacamar_plan::{
-    Arch, Host, Key, KeyringMode, Level, Memory, Mount, Need, Phase, Plan, Profile, ProtectProc, Setting,
-    Site, Step, Tasks, Unplannable, check, explain, plan,
+    Amount, Arch, Control, Host, Key, KeyringMode, Level, Max, Memory, Mount, Need, Phase, Plan, Profile,
+    ProtectProc, Resource, Setting, Site, Step, Tasks, Unplannable, check, explain, plan,
 };
 use proptest::prelude::*;
 
 use crate::{any, sample};
 
 fn planned(host: &Host, profile: &Profile) -> Result<Plan, Unplannable> {
-    plan(&sample::grant(), profile, host, &sample::job(), &sample::stage())
+    within(&Site::default(), host, profile)
+}
+
+fn within(site: &Site, host: &Host, profile: &Profile) -> Result<Plan, Unplannable> {
+    plan(&sample::grant(), profile, site, host, &sample::job(), &sample::stage())
 }
 
 /// The need of each key that asks for something on any host: "infinity", "default" and "inherit" ask for nothing.
@@ -18,9 +22,12 @@ fn asked(profile: &Profile) -> Vec<(Key, Need)> {
         setting.filter(|setting| asks(&setting.value)).map(|setting| setting.need)
     }
     let s = &profile.settings;
+    let infinite = [Amount::Memory(Memory::Infinity), Amount::Tasks(Tasks::Infinity)];
+    let resources = s.resources.iter().map(|(control, setting)| {
+        (Key::Control(*control), need(Some(setting), |value| !infinite.contains(value)))
+    });
+    let limits = s.limits.iter().map(|(name, setting)| (Key::Limit(*name), need(Some(setting), |_| true)));
     let all = [
-        (Key::MemoryMax, need(s.memory_max.as_ref(), |value| *value != Memory::Infinity)),
-        (Key::TasksMax, need(s.tasks_max.as_ref(), |value| *value != Tasks::Infinity)),
         (Key::ProtectSystem, need(s.protect_system.as_ref(), |_| true)),
         (Key::PrivateTmp, need(s.private_tmp.as_ref(), |()| true)),
         (Key::TemporaryFileSystem, need(s.temporary_file_system.as_ref(), |_| true)),
@@ -33,7 +40,7 @@ fn asked(profile: &Profile) -> Vec<(Key, Need)> {
         (Key::SystemCallArchitectures, need(s.system_call_architectures.as_ref(), |()| true)),
         (Key::RestrictAddressFamilies, need(s.restrict_address_families.as_ref(), |_| true)),
     ];
-    all.into_iter().filter_map(|(key, need)| Some((key, need?))).collect()
+    all.into_iter().chain(resources).chain(limits).filter_map(|(key, need)| Some((key, need?))).collect()
 }
 
 /// What hosts lack, written a second time. `pid` and `no_new_privs` are those of the plan.
@@ -45,8 +52,27 @@ fn lacks(host: &Host, profile: &Profile, key: Key, pid: bool, no_new_privs: bool
         && (host.level == Level::Root
             || (host.user_namespaces.is_present() && profile.settings.no_new_privileges.is_some()));
     match key {
-        Key::MemoryMax => !controller("memory"),
-        Key::TasksMax => !controller("pids"),
+        Key::Control(control) => {
+            let missing = |file: &str| host.cgroup.missing.iter().any(|name| name == file);
+            !controller(control.controller())
+                || match control {
+                    Control::MemorySwapMax => missing("memory.swap.max"),
+                    Control::IOWeight => missing("io.weight"),
+                    // Nothing above protects any, or has a quota of which it is the period.
+                    Control::MemoryMin | Control::MemoryLow => true,
+                    Control::CPUQuotaPeriodSec => {
+                        !profile.settings.resources.contains_key(&Control::CPUQuota)
+                    }
+                    _ => false,
+                }
+        }
+        Key::Limit(name) => {
+            let hard = profile.settings.limits.get(&name).and_then(|setting| setting.value.hard);
+            let raised = hard.is_some_and(|hard| hard > Max::Value(1000));
+            let files = name == Resource::NOFILE && hard > Some(Max::Value(1 << 20));
+            files || (raised && !host.raises_limits)
+        }
+        Key::ParallelismVariables => false,
         Key::ProtectSystem | Key::PrivateIPC => !namespaces,
         Key::PrivateTmp => !namespaces || (!has("/tmp") && !has("/var/tmp")),
         Key::TemporaryFileSystem => {
@@ -73,6 +99,11 @@ fn done(plan: &Plan) -> Vec<Key> {
 
 fn is_without(plan: &Plan, key: Key) -> bool {
     plan.without.iter().any(|without| without.what == key.to_string())
+}
+
+/// Of memory: a job has it only where the nodes above have it.
+fn is_protection(control: Control) -> bool {
+    matches!(control, Control::MemoryMin | Control::MemoryLow)
 }
 
 type Is = fn(&Step) -> bool;
@@ -115,9 +146,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_checker_accepts_every_plan(host in any::host(), profile in any::profile()) {
-        if let Ok(plan) = planned(&host, &profile) {
-            let checked = check(plan.clone(), &Site::default());
+    fn the_checker_accepts_every_plan(host in any::host(), profile in any::profile(), site in any::site()) {
+        if let Ok(plan) = within(&site, &host, &profile) {
+            let checked = check(plan.clone());
             prop_assert!(checked.is_ok(), "{:?}", checked);
             prop_assert!(plan.contain.namespaces.pid || plan.contain.cgroup.is_some(), "no floor");
         }
@@ -135,7 +166,9 @@ proptest! {
                     if lacks(&host, &profile, key, pid, no_new_privs) {
                         prop_assert_eq!(need, Need::Prefer, "{} is required and not there", key);
                         prop_assert!(is_without(&plan, key), "{} is missing in silence", key);
-                        prop_assert!(!done.contains(&key), "{} is missing and done", key);
+                        // Of a limit of processes as much is done as can be.
+                        let partly = matches!(key, Key::Limit(_));
+                        prop_assert!(partly || !done.contains(&key), "{} is missing and done", key);
                     } else {
                         prop_assert!(!is_without(&plan, key), "{} is there and named as missing", key);
                         prop_assert!(plan.origin.contains_key(&key), "{} has no origin", key);
@@ -241,7 +274,8 @@ proptest! {
 fn a_full_profile_on_a_good_host_lacks_nothing() {
     let plan = sample::good(Level::Root);
     assert_eq!(plan.without, []);
-    assert_eq!(plan.origin.len(), Key::ALL.len());
+    let missing: Vec<Key> = Key::all().filter(|key| !plan.origin.contains_key(key)).collect();
+    assert_eq!(missing, []);
 }
 
 #[test]
@@ -260,7 +294,16 @@ fn groups_that_do_not_fit_one_write_are_a_refusal_that_says_so() {
     let mut grant = sample::grant();
     // Every other id: nothing can be merged.
     grant.account.groups = (0..500).map(|n| 100_000 + 2 * n).collect();
-    let at = |level| plan(&grant, &sample::profile(), &sample::host(level), &sample::job(), &sample::stage());
+    let at = |level| {
+        plan(
+            &grant,
+            &sample::profile(),
+            &sample::site(),
+            &sample::host(level),
+            &sample::job(),
+            &sample::stage(),
+        )
+    };
     let refused = at(Level::Capabilities).expect_err("too many");
     assert_eq!(refused.what, "the groups of alice");
     assert!(at(Level::Root).is_ok() && at(Level::User).is_ok());
@@ -270,6 +313,7 @@ fn groups_that_do_not_fit_one_write_are_a_refusal_that_says_so() {
 fn hidden_processes_need_a_pid_namespace_and_never_vanish_in_silence() {
     let mut profile = sample::profile();
     profile.settings.private_pids = None;
+    profile.settings.resources.retain(|control, _| !is_protection(*control));
     let host = sample::host(Level::Root);
     assert_eq!(planned(&host, &profile).expect_err("required").what, "ProtectProc");
     profile.settings.protect_proc = sample::setting(7, Need::Prefer, ProtectProc::Invisible);
@@ -277,8 +321,7 @@ fn hidden_processes_need_a_pid_namespace_and_never_vanish_in_silence() {
     // The floor takes a pid namespace, and then it works.
     let host =
         Host { cgroup: jacamar_plan::CgroupHost { node: Err("none".into()), ..host.cgroup.clone() }, ..host };
-    profile.settings.memory_max = None;
-    profile.settings.tasks_max = None;
+    profile.settings.resources.clear();
     assert!(done(&planned(&host, &profile).expect("a plan")).contains(&Key::ProtectProc));
 }
 
@@ -286,6 +329,7 @@ fn hidden_processes_need_a_pid_namespace_and_never_vanish_in_silence() {
 fn our_own_no_new_privs_is_told_where_setuid_helpers_are_allowed() {
     let mut profile = sample::profile();
     profile.settings.no_new_privileges = None;
+    profile.settings.resources.retain(|control, _| !is_protection(*control));
     let host = Host { no_new_privs: true, ..sample::host(Level::Root) };
     let plan = planned(&host, &profile).expect("a plan");
     assert!(plan.without.iter().any(|without| without.what == "setuid helpers"));
@@ -303,5 +347,5 @@ fn the_copy_for_ssh_is_never_mounted_on_the_host() {
     host.directories.remove("/dev/mqueue");
     let plan = planned(&host, &profile).expect("a plan");
     assert_eq!(plan.view.mounts.len(), 1);
-    assert!(check(plan, &Site::default()).is_ok(), "an ipc namespace alone is not enough for it");
+    assert!(check(plan).is_ok(), "an ipc namespace alone is not enough for it");
 }

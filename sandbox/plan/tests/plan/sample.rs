@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use jacamar_plan::{
-    Account, AddressFamilies, Answer, Arch, Bytes, CallRule, Calls, CgroupHost, CgroupVersion, Directories,
-    Grant, Host, HostMount, Job, KeyringMode, Level, Memory, MountFlags, Need, Origin, Plan, Presence,
-    Profile, ProtectProc, ProtectSystem, Setting, Settings, Stage, SubStage, Tasks, TemporaryFileSystem,
-    plan,
+    Above, Account, AddressFamilies, Amount, Answer, Arch, Bytes, CallRule, Calls, CgroupHost, CgroupVersion,
+    Control, Directories, Grant, Host, HostMount, Job, KeyringMode, Level, Max, MountFlags, Need, NumberList,
+    Origin, Plan, Presence, Profile, ProtectProc, ProtectSystem, Resource, Rlimit, Setting, Settings, Site,
+    Stage, SubStage, TemporaryFileSystem, plan,
 };
 
 pub(crate) const DIRECTORIES: [&str; 8] =
@@ -30,7 +30,9 @@ pub(crate) fn host(level: Level) -> Host {
         cgroup: CgroupHost {
             version: CgroupVersion::V2,
             node: Ok("/sys/fs/cgroup/jacamar.slice".into()),
-            controllers: vec!["memory".into(), "pids".into()],
+            controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(Into::into).to_vec(),
+            missing: Vec::new(),
+            above: Above::default(),
         },
         user_namespaces: present,
         namespaces: present,
@@ -40,6 +42,12 @@ pub(crate) fn host(level: Level) -> Host {
         no_new_privs: false,
         memory: Bytes(8 << 30),
         tasks: 32768,
+        processors: Some(list("0-7")),
+        rlimits: Resource::ALL.into_iter().map(|name| (name, (Max::Value(100), Max::Value(1000)))).collect(),
+        lost_stack: None,
+        raises_limits: true,
+        open_files_max: 1 << 20,
+        devices: [("/scratch".to_owned(), Ok("8:16".to_owned()))].into(),
         directories: directories(&DIRECTORIES),
         ssh_config_files: true,
         mounts: vec![
@@ -73,8 +81,12 @@ pub(crate) fn profile() -> Profile {
         name: "site".into(),
         description: "everything".into(),
         settings: Settings {
-            memory_max: setting(1, need, Memory::Percent(50)),
-            tasks_max: setting(2, need, Tasks::Count(100)),
+            resources: Control::ALL
+                .into_iter()
+                .map(|control| (control, resource(1, need, control)))
+                .collect(),
+            limits: Resource::ALL.into_iter().map(|name| (name, rlimit(2, need))).collect(),
+            parallelism_variables: setting(14, need, vec![("MAKEFLAGS".into(), "-j%n".into())]),
             protect_system: setting(3, need, ProtectSystem::Full),
             private_tmp: setting(4, need, ()),
             temporary_file_system: setting(5, need, vec![shm()]),
@@ -88,6 +100,52 @@ pub(crate) fn profile() -> Profile {
             restrict_address_families: setting(13, need, AddressFamilies::Only(vec![1, 2, 10])),
         },
     }
+}
+
+/// What a file would say, for each key.
+pub(crate) fn written(control: Control) -> &'static str {
+    match control {
+        Control::MemoryMin | Control::MemoryLow => "1M",
+        Control::MemoryHigh => "40%",
+        Control::MemoryMax => "50%",
+        Control::MemorySwapMax => "0",
+        Control::OOMPolicy => "kill",
+        Control::CPUQuota => "150%",
+        Control::CPUQuotaPeriodSec => "50ms",
+        Control::CPUWeight | Control::IOWeight => "50",
+        Control::AllowedCPUs => "0-3",
+        Control::AllowedMemoryNodes => "0",
+        Control::TasksMax => "100",
+        Control::IOReadBandwidthMax
+        | Control::IOWriteBandwidthMax
+        | Control::IOReadIOPSMax
+        | Control::IOWriteIOPSMax => "/scratch 10M",
+        Control::HugeTLBMax => "2M 1G",
+    }
+}
+
+pub(crate) fn resource(line: u32, need: Need, control: Control) -> Setting<Amount> {
+    setting(line, need, control.parse(written(control)).expect("a value")).expect("a setting")
+}
+
+pub(crate) fn rlimit(line: u32, need: Need) -> Setting<Rlimit> {
+    let value = Rlimit { soft: Max::Value(500), hard: Some(Max::Value(2000)) };
+    setting(line, need, value).expect("a setting")
+}
+
+pub(crate) fn list(text: &str) -> NumberList {
+    NumberList::parse(text).expect("a list")
+}
+
+/// Protected memory is a part of what the nodes above protect.
+pub(crate) fn site() -> Site {
+    let protected = || {
+        [Control::MemoryMin, Control::MemoryLow]
+            .into_iter()
+            .map(|control| (control, resource(20, Need::Prefer, control)))
+            .collect()
+    };
+    Site { site: protected(), user: protected() }
 }
 
 pub(crate) fn grant() -> Grant {
@@ -117,5 +175,6 @@ pub(crate) fn stage() -> Stage {
 
 /// The plan of the full profile on the good host.
 pub(crate) fn good(level: Level) -> Plan {
-    plan(&grant(), &profile(), &host(level), &job(), &stage()).expect("this host can give everything")
+    plan(&grant(), &profile(), &site(), &host(level), &job(), &stage())
+        .expect("this host can give everything")
 }

@@ -1,0 +1,160 @@
+//! Where control groups can be made, and what the groups above them allow.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use jacamar_plan::{Above, CgroupHost, CgroupVersion, Control, Level, Limit, Max, NumberList};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{AccessFlags, access};
+use procfs::process::{MountInfo, Process};
+
+use super::{CgroupChoice, ProbeError, limits};
+
+pub(super) fn cgroup(
+    level: Level,
+    choice: &CgroupChoice,
+    mounts: &[MountInfo],
+) -> Result<CgroupHost, ProbeError> {
+    let v1 = mounts.iter().any(|mount| mount.fs_type == "cgroup");
+    let v2 = mounts.iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/");
+    let version = match (v1, v2.is_some()) {
+        (false, false) => CgroupVersion::None,
+        (true, false) => CgroupVersion::V1,
+        (true, true) => CgroupVersion::Hybrid,
+        (false, true) => CgroupVersion::V2,
+    };
+    let root = v2.and_then(|mount| mount.mount_point.to_str());
+    let node = match (choice, root) {
+        (CgroupChoice::None, _) => Err("the configuration says cgroup = \"none\"".to_owned()),
+        (CgroupChoice::Path(path), _) => usable(path).map(|()| path.clone()),
+        (CgroupChoice::Auto, None) => Err("no cgroup v2 file system is mounted".to_owned()),
+        (CgroupChoice::Auto, Some(root)) => match level {
+            Level::Root => usable(root).map(|()| format!("{root}/jacamar.slice")),
+            Level::Capabilities | Level::User => own_group()
+                .map_err(|e| e.to_string())
+                .map(|own| format!("{root}{own}").trim_end_matches('/').to_owned())
+                .and_then(|path| usable(&path).map(|()| path)),
+        },
+    };
+    let mut host =
+        CgroupHost { version, node, controllers: Vec::new(), missing: Vec::new(), above: Above::default() };
+    look_again(&mut host, mounts);
+    Ok(host)
+}
+
+/// What changes while jobs run: controllers, and limits above.
+pub(super) fn look_again(host: &mut CgroupHost, mounts: &[MountInfo]) {
+    let Ok(node) = &host.node else { return };
+    host.controllers = controllers_below(node);
+    host.missing = missing(node);
+    let root = mounts
+        .iter()
+        .filter(|mount| mount.fs_type == "cgroup2" && Path::new(node).starts_with(&mount.mount_point));
+    // Of two mounts the inner one is where the path leads.
+    let root = root.max_by_key(|mount| mount.mount_point.as_os_str().len());
+    host.above = root.map(|mount| above(Path::new(node), &mount.mount_point)).unwrap_or_default();
+}
+
+/// The group of our own process in the v2 tree: `0::/path`, cgroups(7).
+fn own_group() -> Result<String, ProbeError> {
+    let groups = Process::myself()?.cgroups()?;
+    let own = groups.into_iter().find(|group| group.hierarchy == 0);
+    Ok(own.map(|group| group.pathname).unwrap_or_default())
+}
+
+/// A cgroup v2 directory in which we can make groups and move processes.
+fn usable(path: &str) -> Result<(), String> {
+    let directory = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| format!("{path}: {}", errno.desc()))?;
+    match jacamar_kernel::is_cgroup2(directory.as_fd()) {
+        Ok(true) => {}
+        Ok(false) => return Err(format!("{path} is not on a cgroup v2 file system")),
+        Err(errno) => return Err(format!("{path}: {}", errno.desc())),
+    }
+    for file in [path.to_owned(), format!("{path}/cgroup.procs")] {
+        access(file.as_str(), AccessFlags::W_OK)
+            .map_err(|errno| format!("{path} is not delegated to us ({file}: {})", errno.desc()))?;
+    }
+    Ok(())
+}
+
+/// Controllers that groups below `node` can have without a write above it.
+///
+/// In a group that holds processes (our own, at the levels below root) none can be enabled any more ("no internal
+/// processes", `admin-guide/cgroup-v2.rst`): there only those count that are enabled already.
+fn controllers_below(node: &str) -> Vec<String> {
+    // A file that cannot be read offers no controller, and a limit that needs one is then refused or told.
+    let read = |path: String| std::fs::read_to_string(path).ok();
+    let occupied = read(format!("{node}/cgroup.procs")).is_some_and(|procs| !procs.is_empty());
+    let own = if occupied { "cgroup.subtree_control" } else { "cgroup.controllers" };
+    let text = read(format!("{node}/{own}")).or_else(|| {
+        let parent = Path::new(node).parent()?.to_str()?;
+        read(format!("{parent}/cgroup.subtree_control"))
+    });
+    text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+/// Files that not every kernel has in a group with their controller: `memory.swap.max` not with `swapaccount=0`,
+/// `cpu.idle` from Linux 5.15 on, `io.weight` only with a scheduler that weighs.
+const NOT_EVERYWHERE: [(&str, &str); 4] =
+    [("memory", "memory.swap.max"), ("memory", "memory.oom.group"), ("cpu", "cpu.idle"), ("io", "io.weight")];
+
+/// Those of them that a group beside or at `node` does not have, though it has the controller. Where no group has it,
+/// nothing is known, and writing the file will tell.
+fn missing(node: &str) -> Vec<String> {
+    let Some(parent) = Path::new(node).parent() else { return Vec::new() };
+    let beside = std::fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
+    let groups: Vec<_> = [node.into()]
+        .into_iter()
+        .chain(beside)
+        .filter(|path| path.join("cgroup.type").exists())
+        .take(64)
+        .collect();
+    let has = |group: &Path, controller: &str| {
+        let text = std::fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+        text.split_whitespace().any(|word| word == controller)
+    };
+    let lacks = |(controller, file): &(&str, &str)| {
+        let group = groups.iter().find(|group| has(group, controller))?;
+        (!group.join(file).exists()).then(|| (*file).to_owned())
+    };
+    NOT_EVERYWHERE.iter().filter_map(lacks).collect()
+}
+
+/// The limits of the node itself and of the groups above it, up to where the file system is mounted.
+fn above(node: &Path, root: &Path) -> Above {
+    let groups = node.ancestors().take_while(|group| group.starts_with(root) && *group != root);
+    let whose = |group: &Path| group.to_string_lossy().into_owned();
+    Above {
+        limits: groups
+            .flat_map(|group| limits_of(group).into_iter().map(move |limit| (limit, whose(group))))
+            .collect(),
+    }
+}
+
+/// The limits that a group has; what cannot be read or is without limit is none.
+fn limits_of(group: &Path) -> Vec<Limit> {
+    let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
+    let number = |file: &str| read(file).and_then(|text| text.trim().parse::<u64>().ok());
+    let memory = |control, file| number(file).map(|value| Limit::Memory(control, Max::Value(value)));
+    let cpu = || {
+        let text = read("cpu.max")?;
+        let (quota, period) = text.trim().split_once(' ')?;
+        Some(Limit::Cpu { quota: Max::Value(quota.parse().ok()?), period: period.parse().ok()? })
+    };
+    let cpus = || {
+        let list = NumberList::parse(read("cpuset.cpus.effective")?.trim()).ok()?;
+        // All of them are no limit.
+        (Some(&list) != limits::processors().as_ref()).then_some(Limit::Cpuset(Control::AllowedCPUs, list))
+    };
+    let all = [
+        memory(Control::MemoryMax, "memory.max"),
+        memory(Control::MemoryHigh, "memory.high"),
+        memory(Control::MemorySwapMax, "memory.swap.max"),
+        number("pids.max").map(|value| Limit::Tasks(Max::Value(value))),
+        cpu(),
+        cpus(),
+    ];
+    all.into_iter().flatten().collect()
+}
