@@ -26,6 +26,8 @@ enum Command {
     Exec(Exec),
     /// Print what `exec` would do, step by step, and what this host cannot give
     Explain(Explain),
+    /// Finish what a killed driver or a restart of the host left
+    Gc(Gc),
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +68,16 @@ struct Explain {
     command: Vec<OsString>,
 }
 
+#[derive(Debug, Args)]
+struct Gc {
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The site's configuration: its control groups and its audit log
+    #[arg(long, value_name = "FILE")]
+    configuration: Option<PathBuf>,
+}
+
 /// Runs the program; its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -79,15 +91,18 @@ pub fn run() -> ExitCode {
         }
         let cli = Cli::try_parse()?;
         let level = jacamar_sandbox::level()?;
-        by_a_person(level)?;
         match cli.command {
             Command::Exec(Exec { user, profile, configuration, pty, command }) => {
+                by_a_person(level)?;
                 let wish = wish(&user, profile.as_deref(), configuration.as_deref());
                 crate::exec::exec(&own, level, &wish, pty, &command)
             }
             Command::Explain(Explain { user, profile, configuration, json, command: _ }) => {
+                by_a_person(level)?;
                 crate::exec::explain(level, &wish(&user, profile.as_deref(), configuration.as_deref()), json)
             }
+            // It decides by itself, and takes nothing from its caller that root did not write.
+            Command::Gc(gc) => crate::gc::gc(&own, level, gc.configuration.as_deref(), gc.dry_run),
         }
     });
     match result {
@@ -100,7 +115,7 @@ fn wish<'a>(user: &'a str, profile: Option<&'a str>, configuration: Option<&'a P
     Wish { user, profile, configuration }
 }
 
-/// With file capabilities whoever may start us could become anybody: only the stages, which authorize, are theirs.
+/// With file capabilities whoever may start us could become anybody: theirs are the stages, which authorize, and `gc`.
 fn by_a_person(level: Level) -> anyhow::Result<()> {
     let real_root = nix::unistd::getuid().is_root();
     if real_root || level == Level::User {

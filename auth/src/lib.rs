@@ -8,6 +8,7 @@ mod audit;
 mod cli;
 mod debug;
 mod exec;
+mod gc;
 mod helper;
 mod identity;
 mod resolving;

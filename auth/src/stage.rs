@@ -2,17 +2,19 @@
 
 mod cleanup;
 mod config;
-mod known;
+pub(crate) mod finish;
+pub(crate) mod known;
 mod prepare;
 mod run;
 mod site;
-mod user_side;
+pub(crate) mod user_side;
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::Context;
+pub(crate) use config::{audit_settings, hostname};
 use jacamar_contract::driver::{Call, InvalidCall, Invocation};
 use jacamar_contract::environment::RunnerEnvironment;
 use jacamar_contract::exit::{CodeFile, Ended, Verdict, verdict};

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -20,6 +21,9 @@ enum Command {
     Exec(Exec),
     /// Print what `exec` would do, step by step, and what this host cannot give
     Explain(Explain),
+    /// Finish what a killed driver or a restart of the host left: `jacamar-auth gc`, see there
+    #[command(disable_help_flag = true)]
+    Gc(Gc),
     /// Fetch the GitLab server's key set; `jacamar-auth` starts it
     #[command(hide = true)]
     Keys,
@@ -56,6 +60,13 @@ struct Explain {
     command: Vec<OsString>,
 }
 
+#[derive(Debug, Args)]
+struct Gc {
+    /// Options of `jacamar-auth gc`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+    options: Vec<OsString>,
+}
+
 /// Runs the program; its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -73,6 +84,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         Command::Exec(exec) => crate::exec::exec(&own, &exec.profile, exec.pty, &exec.command),
         Command::Explain(explain) => crate::exec::explain(&explain.profile, explain.json),
+        Command::Gc(gc) => Err(driver(&gc.options)),
         Command::Stage(command) => given.and_then(|given| crate::stage::stage(command, given)),
         Command::Keys => crate::keys::keys(),
         Command::Verify => crate::verify::verify(),
@@ -81,6 +93,17 @@ pub fn run() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&error),
     }
+}
+
+/// Becomes the `jacamar-auth` beside our own program; returns if that fails.
+fn driver(options: &[OsString]) -> anyhow::Error {
+    let own = match std::fs::read_link("/proc/self/exe") {
+        Ok(own) => own,
+        Err(error) => return anyhow::Error::new(error).context("could not find our own executable"),
+    };
+    let program = own.with_file_name("jacamar-auth");
+    let error = std::process::Command::new(&program).arg("gc").args(options).exec();
+    anyhow::Error::new(error).context(format!("could not execute {}", program.display()))
 }
 
 /// clap's own exit code for a mistake is 2, which to GitLab Runner is a system failure that it retries.

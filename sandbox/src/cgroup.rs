@@ -34,7 +34,7 @@ pub(crate) struct Cgroup {
 }
 
 /// At the capability level the delegated subtree belongs to the runner, not to the keeper.
-fn owner(level: Level) -> FileIds {
+pub(crate) fn owner(level: Level) -> FileIds {
     match level {
         Level::Capabilities => FileIds::Of(getuid(), None),
         Level::Root | Level::User => FileIds::Own,
@@ -179,11 +179,14 @@ pub fn remove_job_cgroup(
     cgroup.remove(true)
 }
 
-fn step(step: Step, errno: Errno) -> StepError {
+pub(crate) fn step(step: Step, errno: Errno) -> StepError {
     StepError { step, errno: errno as i32 }
 }
 
-fn as_owner<T>(owner: FileIds, act: impl FnOnce() -> Result<T, StepError>) -> Result<T, StepError> {
+pub(crate) fn as_owner<T>(
+    owner: FileIds,
+    act: impl FnOnce() -> Result<T, StepError>,
+) -> Result<T, StepError> {
     owner.during(act).map_err(|errno| step(Step::AwaitEnd, errno))?
 }
 
@@ -194,7 +197,7 @@ enum Exists {
 }
 
 /// rmdir(2) of a node that may be in use: by another job of this user, or by another stage of this job.
-fn remove_empty(path: &str) -> Result<(), StepError> {
+pub(crate) fn remove_empty(path: &str) -> Result<(), StepError> {
     match unlinkat(nix::fcntl::AT_FDCWD, path, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::EBUSY | Errno::ENOTEMPTY | Errno::ENOENT) => Ok(()),
         Err(e) => Err(step(Step::EndCgroup { path: path.to_owned() }, e)),
@@ -430,7 +433,7 @@ fn remove_tree(path: &str, depth: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-fn children(path: &str) -> Result<Vec<String>, Errno> {
+pub(crate) fn children(path: &str) -> Result<Vec<String>, Errno> {
     let mut dir = Dir::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut names = Vec::new();
     for entry in dir.iter() {

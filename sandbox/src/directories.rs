@@ -8,12 +8,16 @@ use std::time::{Duration, Instant};
 use jacamar_kernel::Errno;
 use jacamar_plan::{Directories, IdMaps, Level, Namespaces};
 use nix::dir::{Dir, Type};
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, mkdirat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, fstatat, mkdirat, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, pipe2, read, unlinkat, write};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, pipe2, read, symlinkat, unlinkat, write};
 
+pub use self::left::LeftDirectory;
+use self::left::{HOST_LINK, this_host};
 use crate::file_ids::FileIds;
+
+mod left;
 
 /// A directory that could not be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +34,8 @@ pub struct JobDirectories {
     base: PathBuf,
     name: String,
     owner: Owner,
+    /// Of who made them, or of who ends what that one left.
+    held: Option<Flock<OwnedFd>>,
 }
 
 /// Whose rights are used below the job's directory.
@@ -52,18 +58,24 @@ impl JobDirectories {
     /// Those of a job that has them already, to be used or removed.
     #[must_use]
     pub fn of(base: &Path, name: &str, uid: u32, gid: u32, level: Level) -> Self {
-        Self { base: base.to_owned(), name: name.to_owned(), owner: Owner { uid, gid, level } }
+        Self { base: base.to_owned(), name: name.to_owned(), owner: Owner { uid, gid, level }, held: None }
     }
 
-    /// Makes `base` (mode 0711, ours), a directory `name` below it for the user, and in it those that a plan binds. With root's rights nothing is done inside of what belongs to the user.
+    /// Makes `base` (mode 0711, ours), a directory `name` below it for the user, and in it those that a plan binds. With
+    /// root's rights nothing is done inside of what belongs to the user. It is locked as long as the value lives, so that
+    /// [`LeftDirectory`] knows it from one that was left.
     ///
     /// # Errors
     /// [`DirectoryError`]; what was made so far is removed.
     pub fn make(base: &Path, name: &str, uid: u32, gid: u32, level: Level) -> Result<Self, DirectoryError> {
         make_base(base, level)?;
-        let directories = Self::of(base, name, uid, gid, level);
+        let mut directories = Self::of(base, name, uid, gid, level);
         let base = open_directory(base)?;
         mkdirat(&base, name, Mode::S_IRWXU).map_err(|errno| directories.failed("make", errno))?;
+        // While it is still ours: its owner could hold the lock himself. Until here its age protects it.
+        let own = openat(&base, name, DIRECTORY, Mode::empty()).map_err(|e| directories.failed("open", e))?;
+        let held = Flock::lock(own, FlockArg::LockExclusiveNonblock);
+        directories.held = Some(held.map_err(|(_, errno)| directories.failed("lock", errno))?);
         match directories.fill(base.as_fd()) {
             Ok(()) => Ok(directories),
             Err(error) => {
@@ -77,18 +89,35 @@ impl JobDirectories {
         DirectoryError { what, path: self.path(), errno }
     }
 
+    /// Makes what is missing of them: a `make` that was killed leaves a part, a restart of the host nothing of those in
+    /// memory, and the user may have removed what is his.
+    ///
+    /// # Errors
+    /// [`DirectoryError`]
+    pub fn mend(&self) -> Result<(), DirectoryError> {
+        make_base(&self.base, self.owner.level)?;
+        let base = open_directory(&self.base)?;
+        exists_now(mkdirat(&base, self.name.as_str(), Mode::S_IRWXU)).map_err(|e| self.failed("make", e))?;
+        self.fill(base.as_fd())
+    }
+
     fn fill(&self, base: BorrowedFd<'_>) -> Result<(), DirectoryError> {
         let (name, Owner { uid, gid, level }) = (self.name.as_str(), self.owner);
+        let stat =
+            fstatat(base, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| self.failed("look at", e))?;
         match level {
-            Level::Root => give_away(base, name, uid, gid),
-            Level::Capabilities => give_away_in_a_namespace(base, name, uid, gid),
-            Level::User => Ok(()),
+            Level::Root if stat.st_uid != uid => give_away(base, name, uid, gid),
+            Level::Capabilities if stat.st_uid != uid => give_away_in_a_namespace(base, name, uid, gid),
+            Level::Root | Level::Capabilities | Level::User => Ok(()),
         }
         .map_err(|errno| self.failed("give away", errno))?;
         let filled = self.owner.as_user(|| {
             let own = openat(base, name, DIRECTORY, Mode::empty())?;
+            if level == Level::User {
+                exists_now(symlinkat(this_host()?.as_str(), &own, HOST_LINK))?;
+            }
             for (name, mode) in [("tmp", 0o1777), ("var-tmp", 0o1777), ("ssh_config.d", 0o755)] {
-                mkdirat(&own, name, Mode::S_IRWXU)?;
+                exists_now(mkdirat(&own, name, Mode::S_IRWXU))?;
                 let fd = openat(&own, name, DIRECTORY, Mode::empty())?;
                 // mkdir(2) obeys the umask.
                 fchmod(&fd, Mode::from_bits_truncate(mode))?;
@@ -242,6 +271,14 @@ fn give_away_in_a_namespace(base: BorrowedFd<'_>, name: &str, uid: u32, gid: u32
     }
 }
 
+/// What was to be made is there, by whomever.
+fn exists_now(made: Result<(), Errno>) -> Result<(), Errno> {
+    match made {
+        Err(Errno::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
 fn errno(error: std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
@@ -260,16 +297,11 @@ fn make_base(base: &Path, level: Level) -> Result<(), DirectoryError> {
     let mut missing: Vec<&Path> = base.ancestors().take_while(|path| !path.exists()).collect();
     missing.reverse();
     for path in missing {
-        match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o700)) {
-            Ok(()) => {
-                // Others pass through to what is theirs, and list nothing.
-                let mode = Mode::from_bits_truncate(0o711);
-                fchmodat(nix::fcntl::AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink)
-                    .map_err(|e| failed(path, e))?;
-            }
-            Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(failed(path, errno)),
-        }
+        // Others pass through to what is theirs, and list nothing. At once: we may be killed.
+        let own = umask(Mode::empty());
+        let made = nix::unistd::mkdir(path, Mode::from_bits_truncate(0o711));
+        umask(own);
+        exists_now(made).map_err(|errno| failed(path, errno))?;
     }
     let real = base.canonicalize().map_err(|error| failed(base, errno(error)))?;
     let (own, _) = crate::own::own_ids();

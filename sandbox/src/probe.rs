@@ -153,6 +153,14 @@ pub fn probe_again(known: &Host, named: &Named) -> Result<Host, ProbeError> {
     Ok(host)
 }
 
+/// The site's node, as a probe finds it; else why there is none.
+///
+/// # Errors
+/// As [`probe`].
+pub fn cgroup_node(level: Level, choice: &CgroupChoice) -> Result<Result<String, String>, ProbeError> {
+    Ok(groups::cgroup(level, choice, &mounts()?)?.node)
+}
+
 /// Room for the mounts of most hosts.
 const MOUNTS_ROOM_BYTES: usize = 32 * 1024;
 

@@ -1,19 +1,22 @@
 //! The directory of records: made, opened, locked, listed, removed.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, mkdirat};
-use nix::unistd::{UnlinkatFlags, fsync, geteuid, read, unlinkat, write};
-use serde::Serialize;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 use serde::de::DeserializeOwned;
 
-use crate::{FORMAT, Record, Running, SlotKey};
+pub use self::begun::Begun;
+use crate::files::{io, make_state, modified, ours, read_file, write_file, write_json};
+use crate::{FORMAT, Prepared, Record, Running, SlotKey};
+
+mod begun;
 
 /// Why there is no usable record.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +70,6 @@ pub enum RecordError {
 
 const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-const RECORD_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Records of one host that are looked at for a free slot.
 const RECORDS_MAX: usize = 100_000;
 
@@ -154,6 +156,18 @@ impl Jobs {
         Ok(OpenJob { name: name.to_owned(), path, directory, record })
     }
 
+    /// Whether a name is taken, by a record of whatever version or one in the making.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`]
+    pub fn has(&self, name: &str) -> Result<bool, RecordError> {
+        match fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(io("look at", &self.path(name), errno)),
+        }
+    }
+
     /// The build directory that a record claims, whatever else stands in it.
     fn claim(&self, name: &str) -> Option<Claim> {
         let directory = openat(&self.directory, name, DIRECTORY, Mode::empty()).ok()?;
@@ -213,18 +227,16 @@ impl Slots<'_> {
         Ok((0..).find(|slot| !used.contains(slot)).unwrap_or_default())
     }
 
-    /// Writes a new record under `name`, as a whole or not at all. The lock is let go: the open record is the claim.
+    /// Writes the record under its name, as a whole or not at all. The lock is let go: the open record is the claim.
     ///
     /// # Errors
     /// [`RecordError::Io`]
-    pub fn create(self, name: &str, record: &Record) -> Result<(), RecordError> {
-        let path = self.jobs.path(name);
-        mkdirat(&self.jobs.directory, name, Mode::S_IRWXU).map_err(|e| io("make", &path, e))?;
-        let directory =
-            openat(&self.jobs.directory, name, DIRECTORY, Mode::empty()).map_err(|e| io("open", &path, e))?;
-        write_file(directory.as_fd(), "lock", b"").map_err(|e| io("write", &path, e))?;
-        write_json(directory.as_fd(), "record.json", record).map_err(|e| io("write", &path, e))?;
-        fsync(&self.jobs.directory).map_err(|e| io("write", &path, e))
+    pub fn create(self, mut begun: Begun<'_>, record: &Record) -> Result<(), RecordError> {
+        let path = self.jobs.path(&begun.name);
+        write_json(begun.directory.as_fd(), "record.json", record).map_err(|e| io("write", &path, e))?;
+        fsync(&self.jobs.directory).map_err(|e| io("write", &path, e))?;
+        begun.written = true;
+        Ok(())
     }
 }
 
@@ -248,33 +260,68 @@ impl OpenJob {
     pub fn begin_stage(&self, within: Duration) -> Result<JobLock, RecordError> {
         let lock = self.lock(within)?;
         // With the lock held: cleanup marks first and then waits for it.
-        if self.is_closing()? { Err(RecordError::Closing(self.name.clone())) } else { Ok(lock) }
-    }
-
-    /// Takes the lock for the end of the job.
-    ///
-    /// # Errors
-    /// [`RecordError::Busy`], [`RecordError::Io`].
-    pub fn lock(&self, within: Duration) -> Result<JobLock, RecordError> {
-        let failed = |e| io("lock", &self.path, e);
-        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut file = openat(&self.directory, "lock", flags, Mode::empty()).map_err(failed)?;
-        let deadline = Instant::now() + within;
-        loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(JobLock(lock)),
-                Err((_, Errno::EWOULDBLOCK)) if Instant::now() >= deadline => {
-                    return Err(RecordError::Busy(self.name.clone()));
-                }
-                Err((back, Errno::EWOULDBLOCK)) => file = back,
-                Err((_, errno)) => return Err(failed(errno)),
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        match self.closed()? {
+            Some(_) => Err(RecordError::Closing(self.name.clone())),
+            None => Ok(lock),
         }
     }
 
-    fn is_closing(&self) -> Result<bool, RecordError> {
-        Ok(read_file(self.directory.as_fd(), c"closing", &self.path)?.is_some())
+    /// Takes the lock for the end of the job, waiting at most so long.
+    ///
+    /// # Errors
+    /// [`RecordError::Busy`]; [`RecordError::Missing`] if another has ended it meanwhile; [`RecordError::Io`].
+    pub fn lock(&self, within: Duration) -> Result<JobLock, RecordError> {
+        let deadline = Instant::now() + within;
+        loop {
+            match self.try_lock()? {
+                Some(lock) => return Ok(lock),
+                None if Instant::now() >= deadline => return Err(RecordError::Busy(self.name.clone())),
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    /// Takes the lock if no stage holds it.
+    ///
+    /// # Errors
+    /// [`RecordError::Missing`] if the record is removed by now, [`RecordError::Io`].
+    pub fn try_lock(&self) -> Result<Option<JobLock>, RecordError> {
+        let failed = |e| io("lock", &self.path, e);
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = match openat(&self.directory, "lock", flags, Mode::empty()) {
+            Err(Errno::ENOENT) => return Err(RecordError::Missing(self.name.clone())),
+            other => other.map_err(failed)?,
+        };
+        let lock = try_lock(file).map_err(failed)?;
+        // Whoever held it may have ended the job: the lock is then that of a file without a name.
+        if lock.is_some() {
+            self.written()?;
+        }
+        Ok(lock)
+    }
+
+    /// When the record was written.
+    ///
+    /// # Errors
+    /// [`RecordError::Missing`] if it is removed by now, [`RecordError::Io`].
+    pub fn written(&self) -> Result<SystemTime, RecordError> {
+        self.modified(c"record.json")?.ok_or_else(|| RecordError::Missing(self.name.clone()))
+    }
+
+    /// When `cleanup` began the last time; `None` if none did.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`]
+    pub fn closed(&self) -> Result<Option<SystemTime>, RecordError> {
+        self.modified(c"closing")
+    }
+
+    fn modified(&self, file: &CStr) -> Result<Option<SystemTime>, RecordError> {
+        match fstatat(&self.directory, file, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(modified(&stat))),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(io("look at", &self.path, errno)),
+        }
     }
 
     /// From here on no stage starts.
@@ -309,65 +356,73 @@ impl OpenJob {
     /// # Errors
     /// [`RecordError`]
     pub fn running(&self) -> Result<Option<Running>, RecordError> {
-        let Some(text) = read_file(self.directory.as_fd(), c"supervisor", &self.path)? else {
-            return Ok(None);
-        };
+        self.read_json(c"supervisor")
+    }
+
+    /// Writes down who started `prepare`: from here on something of the job may have to be undone.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`]
+    pub fn set_prepared(&self, prepared: &Prepared) -> Result<(), RecordError> {
+        write_json(self.directory.as_fd(), "prepared", prepared).map_err(|e| io("write", &self.path, e))
+    }
+
+    /// Who started `prepare`; `None` if it did not begin.
+    ///
+    /// # Errors
+    /// [`RecordError`]
+    pub fn prepared(&self) -> Result<Option<Prepared>, RecordError> {
+        self.read_json(c"prepared")
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, name: &CStr) -> Result<Option<T>, RecordError> {
+        let Some(text) = read_file(self.directory.as_fd(), name, &self.path)? else { return Ok(None) };
         let damaged =
             |e: serde_json::Error| RecordError::Damaged { path: self.path.clone(), reason: e.to_string() };
         serde_json::from_slice(&text).map(Some).map_err(damaged)
     }
 
-    /// Removes the record. Its slot is free from here on.
+    /// Removes the record, whoever else does so at the same time. Its slot is free from here on.
     ///
     /// # Errors
     /// [`RecordError::Io`]
     pub fn remove(self, jobs: &Jobs) -> Result<(), RecordError> {
         let failed = |e| io("remove", &self.path, e);
-        // record.json last: without it nothing of the job could be found.
-        for file in ["supervisor", "supervisor.new", "record.json.new", "lock", "closing", "record.json"] {
-            match unlinkat(&self.directory, file, UnlinkatFlags::NoRemoveDir) {
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(failed(errno)),
-            }
-        }
-        unlinkat(&jobs.directory, self.name.as_str(), UnlinkatFlags::RemoveDir).map_err(failed)
+        remove_directory(jobs, self.directory.as_fd(), &self.name).map_err(failed)
     }
 }
 
-fn io(what: &'static str, path: &Path, errno: Errno) -> RecordError {
-    RecordError::Io { what, path: path.to_owned(), errno }
+/// `None`: another process has it.
+fn try_lock(file: OwnedFd) -> Result<Option<JobLock>, Errno> {
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(JobLock(lock))),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno),
+    }
 }
 
-/// The state directory and what is missing above it. Mode 0711, whatever our umask: users pass through it to the
-/// private directories of their jobs, and list nothing.
-fn make_state(state: &Path) -> Result<(), RecordError> {
-    let missing: Vec<&Path> = state.ancestors().take_while(|path| !path.exists()).collect();
-    for path in missing.into_iter().rev() {
-        match nix::unistd::mkdir(path, Mode::S_IRWXU) {
-            Ok(()) => {
-                let mode = Mode::from_bits_truncate(0o711);
-                fchmodat(nix::fcntl::AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink)
-                    .map_err(|e| io("open", path, e))?;
-            }
-            Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(io("make", path, errno)),
+/// Removes a record's directory. record.json goes after what it makes sense of, and before the lock: who waits for that
+/// finds no record then. `gc` removes what a kill leaves of it.
+fn remove_directory(jobs: &Jobs, directory: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    for file in [
+        "supervisor",
+        "supervisor.new",
+        "prepared",
+        "prepared.new",
+        "closing",
+        "record.json.new",
+        "record.json",
+        "lock",
+    ] {
+        match unlinkat(directory, file, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
         }
     }
-    Ok(())
-}
-
-/// Owner is us, and none of the bits of `others` is set.
-fn ours(fd: BorrowedFd<'_>, path: &Path, others: u32) -> Result<(), RecordError> {
-    let stat = fstat(fd).map_err(|e| io("look at", path, e))?;
-    let own = geteuid().as_raw();
-    let reason = if stat.st_uid != own {
-        format!("it belongs to uid {}, not to {own}", stat.st_uid)
-    } else if stat.st_mode & others != 0 {
-        format!("its mode is {:04o}", stat.st_mode & 0o7777)
-    } else {
-        return Ok(());
-    };
-    Err(RecordError::NotOurs { path: path.to_owned(), reason })
+    match unlinkat(&jobs.directory, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn parse(text: &[u8], path: &Path) -> Result<Record, RecordError> {
@@ -382,53 +437,4 @@ fn parse(text: &[u8], path: &Path) -> Result<Record, RecordError> {
         return Err(RecordError::Format { path: path.to_owned(), found: format });
     }
     serde_json::from_slice(text).map_err(damaged)
-}
-
-/// A file of ours; `None` if there is none.
-fn read_file(
-    directory: BorrowedFd<'_>,
-    name: &std::ffi::CStr,
-    path: &Path,
-) -> Result<Option<Vec<u8>>, RecordError> {
-    let failed = |e| io("read", path, e);
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = match openat(directory, name, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(None),
-        other => other.map_err(failed)?,
-    };
-    ours(file.as_fd(), path, 0o077)?;
-    let mut text = Vec::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match read(&file, &mut buffer).map_err(failed)? {
-            0 => return Ok(Some(text)),
-            length => text.extend_from_slice(buffer.get(..length).unwrap_or_default()),
-        }
-        if text.len() > RECORD_MAX_BYTES {
-            return Err(failed(Errno::EFBIG));
-        }
-    }
-}
-
-fn write_file(directory: BorrowedFd<'_>, name: &str, mut text: &[u8]) -> Result<(), Errno> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = openat(directory, name, flags, Mode::from_bits_truncate(0o600))?;
-    while !text.is_empty() {
-        let length = write(&file, text)?;
-        text = text.get(length..).unwrap_or_default();
-    }
-    fsync(&file)
-}
-
-/// New file, fsync, rename, fsync: after a crash there is the old one or the new one.
-fn write_json<T: Serialize + DeserializeOwned>(
-    directory: BorrowedFd<'_>,
-    name: &str,
-    value: &T,
-) -> Result<(), Errno> {
-    let text = serde_json::to_vec_pretty(value).map_err(|_| Errno::EINVAL)?;
-    let new = format!("{name}.new");
-    write_file(directory, &new, &text)?;
-    renameat(directory, new.as_str(), directory, name)?;
-    fsync(directory)
 }

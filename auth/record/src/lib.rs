@@ -7,18 +7,23 @@
 //! ```text
 //! <state>/jobs/<128 random bits>/record.json   what config decided
 //!                                 lock         held by the stage that runs
+//!                                 prepared     who started prepare, for gc
 //!                                 supervisor   the stage's processes, for cleanup
 //!                                 closing      no stage starts any more
 //! <state>/slots                                locked while a build directory is chosen
 //! ```
 #![forbid(unsafe_code)]
 
+mod files;
 mod jobs;
 mod process;
 mod record;
 mod state;
 
-pub use jobs::{JobLock, Jobs, OpenJob, RecordError, Slots};
-pub use process::{ProcessError, ProcessId, boot_id};
-pub use record::{AuditLocation, AuditSettings, FORMAT, Project, Record, Running, ShellSettings, SlotKey};
+pub use files::{YOUNG, is_young};
+pub use jobs::{Begun, JobLock, Jobs, OpenJob, RecordError, Slots};
+pub use process::{ProcessError, ProcessId, boot_id, pid_namespace};
+pub use record::{
+    AuditLocation, AuditSettings, FORMAT, Prepared, Project, Record, Running, ShellSettings, SlotKey,
+};
 pub use state::{StateError, state_directory};

@@ -116,6 +116,8 @@ pub struct Record {
     pub shell: ShellSettings,
     /// Between SIGTERM and the end, in milliseconds.
     pub kill_timeout_ms: u64,
+    /// The job's time limit in seconds, as far as its variables tell: a wish, within bounds.
+    pub timeout_s: u64,
     /// Sub-stages that run; empty: all.
     pub run_stage_allowlist: Vec<SubStage>,
     /// Text at the start of the job log.
@@ -136,4 +138,14 @@ pub struct Running {
     pub supervisor: ProcessId,
     /// Process 1 of the stage, by its number on the host.
     pub init: ProcessId,
+}
+
+/// Who started `prepare`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prepared {
+    /// The runner, or a wrapper of it.
+    pub parent: ProcessId,
+    /// The pid namespace in which it has that number.
+    pub pid_namespace: String,
 }

@@ -12,19 +12,19 @@ use jacamar_contract::environment::{RecordName, RunnerEnvironment};
 use jacamar_contract::job_variables::{JobVariables, Names};
 use jacamar_plan::{Grant, Key, Level, Without};
 use jacamar_record::{
-    AuditLocation, AuditSettings, FORMAT, Jobs, ProcessId, Project, Record, ShellSettings, SlotKey, boot_id,
+    AuditLocation, AuditSettings, FORMAT, Jobs, Project, Record, ShellSettings, SlotKey, boot_id,
 };
 use jacamar_sandbox::{Own, probe};
 use jacamar_site::accounts::{self, GroupName};
 use jacamar_site::config::{self, Downscope, LogLevel, LogLocation, Settings};
 use jacamar_site::trusted_file::Trust;
-use nix::unistd::{getppid, getuid};
+use nix::unistd::getuid;
 use serde_json::Value;
 use tracing::debug;
 
 use super::known::Known;
 use super::site::{choice, jacamar, level, limits, named, profile, settings};
-use super::user_side::state;
+use super::user_side::{parent, state};
 use super::{Ended, StageEnd, StageError};
 use crate::audit::Priority;
 use crate::helper::Helpers;
@@ -51,6 +51,8 @@ pub(super) fn config(
     let jobs = Jobs::open(&state)?;
     known.open_audit(&audit_settings(&settings), &state)?;
     let name = jacamar_kernel::random_name().context("could not choose a name")?;
+    // Helpers get a control group of this name: from here on `gc` sees that it is in use.
+    let begun = jobs.begin(&name)?;
     let program = jacamar(&settings, trust)?;
     let profile = profile(&settings)?;
     let host = probe(level, &choice(&settings), &named(&profile, &settings)).map_err(anyhow::Error::from)?;
@@ -131,16 +133,15 @@ pub(super) fn config(
         cache_dir: directories.cache,
         shell: shell(&settings, variables.wishes.profile)?,
         kill_timeout_ms: settings.general.kill_timeout.0,
+        timeout_s: variables.timeout_s,
         run_stage_allowlist: settings.auth.run_stage_allowlist.clone(),
         job_message: settings.general.job_message.clone(),
         support_contact: settings.general.support_contact.clone(),
         audit: audit_settings(&settings),
-        runner: ProcessId::of(getppid())
-            .map_err(anyhow::Error::from)?
-            .unwrap_or(ProcessId { pid: 0, start_time: 0 }),
+        runner: parent()?,
     };
     known.line(Priority::Info, "granted", granted(&record, &claims, &settings, &without))?;
-    slots.create(&name, &record)?;
+    slots.create(begun, &record)?;
     tell_surprises(&without);
     let printed = super::print(&answer.to_json());
     let terminated = own.asked_to_end().map_err(anyhow::Error::from)?;
@@ -168,7 +169,7 @@ pub(super) fn project(claims: &Claims) -> Project {
     }
 }
 
-fn audit_settings(settings: &Settings) -> AuditSettings {
+pub(crate) fn audit_settings(settings: &Settings) -> AuditSettings {
     let logging = &settings.auth.logging;
     let location = match &logging.location {
         LogLocation::Auto => AuditLocation::Auto,
@@ -286,7 +287,7 @@ fn shell(
     Ok(ShellSettings { path, environment, profile })
 }
 
-fn hostname() -> anyhow::Result<String> {
+pub(crate) fn hostname() -> anyhow::Result<String> {
     let name = nix::unistd::gethostname().context("could not read the host name")?;
     Ok(name.to_string_lossy().into_owned())
 }

@@ -27,13 +27,23 @@ pub(crate) struct Known {
 impl Known {
     /// Opens what the site asked for: before anything is decided or done, so that nothing is that cannot be told.
     pub(crate) fn open_audit(&mut self, settings: &AuditSettings, state: &Path) -> anyhow::Result<()> {
-        let audit = Arc::new(Audit::open(settings, state)?);
+        let audit = self.open_lines(settings, state)?;
         self.unwritten = debug::follow(&audit)?;
-        self.audit = Some(audit);
+        Ok(())
+    }
+
+    /// The same without debug lines, for `gc`: a process has one place for those, and its jobs may be of several sites.
+    pub(crate) fn open_lines(
+        &mut self,
+        settings: &AuditSettings,
+        state: &Path,
+    ) -> anyhow::Result<Arc<Audit>> {
+        let audit = Arc::new(Audit::open(settings, state)?);
+        self.audit = Some(Arc::clone(&audit));
         if !settings.name.is_empty() {
             self.fields.push(("name", settings.name.clone().into()));
         }
-        Ok(())
+        Ok(audit)
     }
 
     /// A number of the runner's environment, by which a refusal is found again whose token said nothing.
@@ -67,10 +77,15 @@ impl Known {
 
     /// All that a later stage needs.
     pub(crate) fn record(&mut self, record: &Record, state: &Path) -> anyhow::Result<()> {
+        self.job(record);
+        self.open_audit(&record.audit, state)
+    }
+
+    /// Whose job it is.
+    pub(crate) fn job(&mut self, record: &Record) {
         self.contact.clone_from(&record.support_contact);
         self.project(&record.project);
         self.grant(&record.grant);
-        self.open_audit(&record.audit, state)
     }
 
     /// The site does not run this sub-stage.
@@ -78,7 +93,7 @@ impl Known {
         self.skipped = true;
     }
 
-    /// `cleanup` had to leave files of the runner in the user's own directories.
+    /// The end of the job had to leave files of the runner in the user's own directories.
     pub(crate) fn user_files_left(&mut self) {
         self.fields.push(("user_files", "left".into()));
     }

@@ -6,11 +6,11 @@ use anyhow::Context;
 use jacamar_contract::environment::RunnerEnvironment;
 use jacamar_contract::exit::Ended as EndedBy;
 use jacamar_plan::{Level, Stage};
-use jacamar_record::Jobs;
+use jacamar_record::{Jobs, Prepared, pid_namespace};
 use jacamar_sandbox::{JobDirectories, Own};
 
 use super::known::Known;
-use super::user_side::{account_exists, host, open, request, run_as_user, same_level, state};
+use super::user_side::{account_exists, host, open, parent, request, run_as_user, same_level, state};
 use super::{StageEnd, StageError};
 
 /// Another stage of the job may be ending.
@@ -43,6 +43,8 @@ pub(super) fn prepare(
             .copy_ssh_config(std::path::Path::new(path))
             .context("could not copy ssh's configuration")?;
     }
+    let pid_namespace = pid_namespace().context("could not read our pid namespace")?;
+    job.set_prepared(&Prepared { parent: parent()?, pid_namespace })?;
     let done = run_as_user(own, &job, &host, &request(record, Stage::Prepare, &[]), &[])?;
     let ended = if done.ended.terminated { EndedBy::ByTermination } else { EndedBy::ByItself };
     super::user_end(done.ended.outcome, ended)

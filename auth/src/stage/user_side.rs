@@ -14,7 +14,8 @@ use jacamar_contract::stage_request::{DirectoryMode, StageRequest};
 use jacamar_plan::{Host, Job, Level, Refusal, Stage};
 use jacamar_record::{Jobs, OpenJob, ProcessId, Record, Running, boot_id};
 use jacamar_sandbox::{
-    Command, Ended, JobDirectories, Named, Output, Own, Parent, Stdio, Stream, Terms, Watch, start,
+    CgroupChoice, Command, Ended, JobDirectories, Named, Output, Own, Parent, Stdio, Stream, Terms, Watch,
+    start,
 };
 use nix::fcntl::OFlag;
 use nix::unistd::{getppid, pipe2};
@@ -167,7 +168,15 @@ pub(crate) fn run_as_user(
     let parent = if *stage == Stage::Cleanup { None } else { Some(runner(record)?) };
     let begin = Instant::now();
     let supervisor = start(plan, command, own)?;
-    let running = Running { supervisor: identify(nix::unistd::getpid())?, init: identify(supervisor.pid())? };
+    let init = identify(supervisor.pid())?;
+    let running = Running {
+        supervisor: match stage {
+            // The end of this process is enough for another clean-up; we have more to do, `gc` above all.
+            Stage::Cleanup => init,
+            Stage::Config | Stage::Prepare | Stage::Run(_) | Stage::Exec => identify(nix::unistd::getpid())?,
+        },
+        init,
+    };
     job.set_running(&running)?;
     debug!(%stage, record = job.name(), milliseconds = milliseconds(begin), "the user's side was started");
 
@@ -200,8 +209,13 @@ pub(crate) fn run_as_user(
 }
 
 fn identify(pid: nix::unistd::Pid) -> anyhow::Result<ProcessId> {
-    // A process of ours that is gone already cannot be mistaken for another either.
+    // One that is gone already cannot be mistaken for another either.
     Ok(ProcessId::of(pid)?.unwrap_or(ProcessId { pid: pid.as_raw(), start_time: 0 }))
+}
+
+/// The process that started us, for the record; process 0 if it has no number here.
+pub(crate) fn parent() -> anyhow::Result<ProcessId> {
+    identify(getppid())
 }
 
 /// The process that started us: when it dies, nobody waits for this stage any more. One that died before we looked has
@@ -215,8 +229,18 @@ fn runner(record: &Record) -> anyhow::Result<Parent> {
 
 /// Host facts of now: mounts and control groups change between stages, what the kernel can do does not.
 pub(crate) fn host(record: &Record) -> anyhow::Result<Host> {
-    Ok(jacamar_sandbox::probe_again(
-        &record.host_facts,
-        &Named::by(&record.profile, [&record.site.site, &record.site.user]),
-    )?)
+    Ok(jacamar_sandbox::probe_again(&record.host_facts, &named(record))?)
+}
+
+fn named(record: &Record) -> Named {
+    Named::by(&record.profile, [&record.site.site, &record.site.user])
+}
+
+/// Host facts of now for a record of another boot, whose kernel may have been another.
+pub(super) fn host_of_this_boot(record: &Record) -> anyhow::Result<Host> {
+    let choice = match &record.host_facts.cgroup.node {
+        Ok(node) if Path::new(node).exists() => CgroupChoice::Path(node.clone()),
+        Ok(_) | Err(_) => CgroupChoice::Auto,
+    };
+    Ok(jacamar_sandbox::probe(record.level, &choice, &named(record))?)
 }

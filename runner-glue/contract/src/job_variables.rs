@@ -17,6 +17,13 @@ use crate::text::Charset;
 /// What GitLab Runner puts before the name of a job variable.
 pub const JOB_VARIABLE_PREFIX: &str = "CUSTOM_ENV_";
 
+/// GitLab's own shortest time limit of a job.
+pub const TIMEOUT_MIN_S: u64 = 10 * 60;
+/// GitLab's own longest one, a month.
+pub const TIMEOUT_MAX_S: u64 = 31 * 24 * 3600;
+/// What an older GitLab does not tell.
+pub const TIMEOUT_DEFAULT_S: u64 = 7 * 24 * 3600;
+
 /// What the settings say about job variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Names<'a> {
@@ -33,6 +40,9 @@ pub struct JobVariables {
     pub wishes: Wishes,
     /// `CI_JOB_ID`, for messages before the token is verified; never for a decision.
     pub job_id_hint: Option<u64>,
+    /// `CI_JOB_TIMEOUT` (GitLab 15.7) in seconds, from [`TIMEOUT_MIN_S`] to [`TIMEOUT_MAX_S`]; [`TIMEOUT_DEFAULT_S`] where
+    /// it is unset or no number. It only says from when on `gc` may take a job that nobody can be asked about for dead.
+    pub timeout_s: u64,
     /// Whether the token's variable is there at all, so that its absence can be said before a process is started.
     pub token: TokenHint,
 }
@@ -98,6 +108,7 @@ struct Found {
     builds_dir: Option<OsString>,
     scheduler_parameters: Option<OsString>,
     job_id: Option<OsString>,
+    timeout: Option<OsString>,
     token: TokenHint,
 }
 
@@ -109,6 +120,7 @@ impl Found {
             b"CUSTOM_CI_BUILDS_DIR" => Some(&mut self.builds_dir),
             b"SCHEDULER_PARAMETERS" => Some(&mut self.scheduler_parameters),
             b"CI_JOB_ID" => Some(&mut self.job_id),
+            b"CI_JOB_TIMEOUT" => Some(&mut self.timeout),
             _ => None,
         }
     }
@@ -139,7 +151,9 @@ impl Found {
         }
         Ok(JobVariables {
             wishes: Wishes { profile, builds_dir, scheduler_parameters },
-            job_id_hint: self.job_id.and_then(|id| id.to_str()?.parse().ok()),
+            job_id_hint: number(self.job_id),
+            timeout_s: number(self.timeout)
+                .map_or(TIMEOUT_DEFAULT_S, |wish| wish.clamp(TIMEOUT_MIN_S, TIMEOUT_MAX_S)),
             token: self.token,
         })
     }
@@ -147,6 +161,11 @@ impl Found {
 
 fn refusal(name: &str, cause: String, hint: String) -> Refusal {
     Refusal { rule: "job_variable".to_owned(), object: format!("job variable {name}"), cause, hint }
+}
+
+/// A number of GitLab's own that is never refused.
+fn number(value: Option<OsString>) -> Option<u64> {
+    value?.to_str()?.parse().ok()
 }
 
 /// The value as text; unset and empty are `None`.
@@ -194,7 +213,12 @@ mod tests {
     #[test]
     fn an_unprefixed_name_is_no_job_variable() {
         let read = read(&[("JACAMAR_NO_BASH_PROFILE", "1"), ("CI_JOB_ID", "7"), ("SITE_ID_TOKEN", "x")]);
-        let nothing = JobVariables { wishes: Wishes::default(), job_id_hint: None, token: TokenHint::Absent };
+        let nothing = JobVariables {
+            wishes: Wishes::default(),
+            job_id_hint: None,
+            timeout_s: TIMEOUT_DEFAULT_S,
+            token: TokenHint::Absent,
+        };
         assert_eq!(read, Ok(nothing));
     }
 
@@ -258,6 +282,24 @@ mod tests {
             assert_eq!(
                 read(&[("CUSTOM_ENV_CI_JOB_ID", value)]).expect("good").job_id_hint,
                 hint,
+                "{value:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_limit_is_bounded_and_never_refused() {
+        for (value, limit) in [
+            ("3600", 3600),
+            ("1", TIMEOUT_MIN_S),
+            ("99999999999", TIMEOUT_MAX_S),
+            ("", TIMEOUT_DEFAULT_S),
+            ("-1", TIMEOUT_DEFAULT_S),
+            ("1h", TIMEOUT_DEFAULT_S),
+        ] {
+            assert_eq!(
+                read(&[("CUSTOM_ENV_CI_JOB_TIMEOUT", value)]).expect("good").timeout_s,
+                limit,
                 "{value:?}"
             );
         }
