@@ -2,6 +2,7 @@
 //! virtual machine; on a host without the controllers it fails with the reason.
 
 mod limits;
+mod rlimits;
 
 use std::path::Path;
 
