@@ -10,13 +10,16 @@ mod prepare;
 mod report;
 mod resolve;
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use jacamar_contract::stage_report::exit_code;
 use jacamar_contract::stage_request::{CONTAINER_MAX_BYTES, StageRequest};
-use jacamar_plan::{Refusal, Stage};
+use jacamar_plan::{Refusal, Stage, SubStageKind};
+use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, getrlimit, rlim_t};
 use nix::sys::stat::{Mode, umask};
 
@@ -88,6 +91,12 @@ fn run(given: Given) -> anyhow::Result<u8> {
     match shell::run(&request, feed, given) {
         Ok(ended) => {
             report.write(ended.report)?;
+            if let Stage::Run(sub_stage) = &request.stage
+                && sub_stage.kind() == SubStageKind::User
+                && let Err(error) = write_usage(&request)
+            {
+                joblog::line(&format!("JACAMAR_REPORT, {}: {error}", request.usage_file));
+            }
             if let Some(refusal) = &ended.refusal {
                 joblog::refusal(refusal, &request.support_contact);
             } else if let Some(notice) = &ended.notice {
@@ -101,6 +110,26 @@ fn run(given: Given) -> anyhow::Result<u8> {
         }
         Err(ShellError::Own(error)) => Err(error),
     }
+}
+
+/// After a script of the user's: what the job used so far, before the artifacts are collected.
+fn write_usage(request: &StageRequest) -> std::io::Result<()> {
+    if request.usage_file.is_empty() || request.usage_group.is_empty() {
+        return Ok(());
+    }
+    let usage = jacamar_sandbox::group_usage(Path::new(&request.usage_group));
+    let text = serde_json::to_string_pretty(&usage)? + "\n";
+    // Whoever is in the directory with us may have put a link or a fifo there.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .custom_flags(flags.bits())
+        .open(&request.usage_file)?;
+    file.write_all(text.as_bytes())
 }
 
 fn refused_or(done: Result<(), Refusal>, support_contact: &str) -> u8 {

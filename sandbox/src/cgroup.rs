@@ -108,6 +108,24 @@ impl Cgroup {
         })
     }
 
+    /// Its nodes.
+    pub(crate) fn plan(&self) -> &JobCgroup {
+        &self.plan
+    }
+
+    /// Names of processes that are in the leaf, but for process 1.
+    pub(crate) fn others(&self, init: Pid) -> Result<Vec<String>, StepError> {
+        let failed = |e| step(Step::AwaitEnd, e);
+        let text = read_file(self.leaf(), c"cgroup.procs").map_err(failed)?;
+        let pids =
+            text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid != init.as_raw());
+        // One that ends meanwhile has no name any more.
+        Ok(pids
+            .filter_map(|pid| std::fs::read(format!("/proc/{pid}/comm")).ok())
+            .map(|name| shown(&name))
+            .collect())
+    }
+
     /// Ends every process in the leaf and waits until the kernel says that it is empty.
     ///
     /// `cgroup.kill`, Linux 5.14; where that is missing, SIGKILL for each line of `cgroup.procs` until none is left.
@@ -177,6 +195,12 @@ pub fn remove_job_cgroup(
     let cgroup = Cgroup { plan, leaf, owner: owner(level) };
     cgroup.end(within)?;
     cgroup.remove(true)
+}
+
+/// A process chooses its name: nothing in it may move a cursor.
+fn shown(name: &[u8]) -> String {
+    let text = String::from_utf8_lossy(name);
+    text.trim_end().chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
 pub(crate) fn step(step: Step, errno: Errno) -> StepError {

@@ -93,6 +93,8 @@ fn watch(pipes: &Pipes, command: Pid, init: Init) -> Result<i32, Errno> {
         if let Some(end) = reap(command)? {
             // The whole report is one write of 8 bytes, which a pipe takes as one.
             write(&pipes.report, &end.to_bytes())?;
+            // What still runs ends with us: the supervisor looks first. It lets go in every case, or is dead.
+            while read(&pipes.control, &mut [0])? != 0 {}
             return Ok(DONE);
         }
     }

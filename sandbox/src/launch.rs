@@ -6,7 +6,9 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use jacamar_kernel::{Errno, Image};
-use jacamar_plan::{CheckedPlan, IdMap, IdMaps, Identity, JobCgroup, Level, Mount, Plan, Step, StepError};
+use jacamar_plan::{
+    CheckedPlan, IdMap, IdMaps, Identity, JobCgroup, Level, Mount, Plan, Stage, Step, StepError,
+};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, pipe2, write};
@@ -180,6 +182,9 @@ impl Launch<Contained> {
         };
         let (steps, has_pid) = (data.child_steps(), data.contain.namespaces.pid);
         let mut supervisor = Supervisor::new(pid, control, failure, report, cgroup, steps, has_pid);
+        if data.stage != Stage::Exec {
+            supervisor.count();
+        }
         let released = ready(data, &supervisor)
             .and_then(|()| if waits_dumpable { dumpable(false) } else { Ok(()) })
             .and_then(|()| supervisor.release().map_err(|e| LaunchError::Step(failed(Step::Release, e))));

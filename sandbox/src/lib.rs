@@ -24,6 +24,7 @@ mod relay;
 mod rlimit;
 mod session;
 mod supervise;
+mod usage;
 mod view;
 
 pub use cgroup::remove_job_cgroup;
@@ -36,3 +37,4 @@ pub use probe::{CgroupChoice, Named, ProbeError, cgroup_node, probe, probe_again
 pub use relay::{Collect, Output, Stream, Terminal};
 pub use session::{Session, SessionError, Terms, Words, start};
 pub use supervise::{Ended, Parent, Supervisor, Watch};
+pub use usage::group_usage;

@@ -350,7 +350,7 @@ fn missing_in(environment: &[CString], pairs: &[(String, String)]) -> Result<Vec
 /// Whether a step before the command's execve(2) failed, and nobody asked for the end.
 fn failed_before_the_command(result: &Result<Ended, SessionError>) -> bool {
     match result {
-        Ok(Ended { outcome: Outcome::Broken(StepError { step, .. }), terminated: false }) => {
+        Ok(Ended { outcome: Outcome::Broken(StepError { step, .. }), terminated: false, .. }) => {
             !matches!(step, Step::Execute | Step::AwaitEnd)
         }
         Err(SessionError::Launch(LaunchError::Step(_))) => true,

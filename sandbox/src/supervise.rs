@@ -1,10 +1,11 @@
 //! The supervisor: waits for process 1, forwards signals, ends the stage, removes what is left.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jacamar_kernel::Errno;
-use jacamar_plan::{Outcome, Step, StepError};
+use jacamar_plan::{Outcome, Reading, StageUsage, Step, StepError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -15,6 +16,7 @@ use crate::child::{Failure, RELEASE};
 use crate::init::End;
 use crate::own::Own;
 use crate::relay::Stream;
+use crate::usage::{self, Peaks};
 
 /// How long the kernel may take to end processes that were killed.
 const END_WITHIN: Duration = Duration::from_secs(5);
@@ -30,6 +32,17 @@ pub struct Supervisor {
     steps: Vec<Step>,
     has_pid_namespace: bool,
     dead: bool,
+    counted: Option<Counted>,
+}
+
+/// What is counted while a stage runs.
+#[derive(Debug)]
+struct Counted {
+    began: Instant,
+    before: Reading,
+    /// Where the kernel keeps no peaks.
+    peaks: Option<Peaks>,
+    stopped: Vec<String>,
 }
 
 /// The process that started us.
@@ -90,12 +103,16 @@ pub struct Ended {
     pub outcome: Outcome,
     /// We were asked to end it (a signal, or the runner died): then nothing that it says is success.
     pub terminated: bool,
+    /// What it used, where it has a control group and is a stage of a job.
+    pub usage: Option<StageUsage>,
 }
 
 /// What a poll found besides the command's end.
 struct Happened {
     parent_died: bool,
     nobody_listens: bool,
+    /// Process 1 has said how the command ended, or is dead.
+    reported: bool,
 }
 
 impl Supervisor {
@@ -108,7 +125,21 @@ impl Supervisor {
         steps: Vec<Step>,
         has_pid_namespace: bool,
     ) -> Self {
-        Self { pid, control: Some(control), failure, report, cgroup, steps, has_pid_namespace, dead: false }
+        let (control, dead, counted) = (Some(control), false, None);
+        Self { pid, control, failure, report, cgroup, steps, has_pid_namespace, dead, counted }
+    }
+
+    /// Counts what is used from now on: before the release.
+    pub(crate) fn count(&mut self) {
+        self.counted = self.cgroup.as_ref().map(|cgroup| {
+            let job = Path::new(&cgroup.plan().job.path);
+            Counted {
+                began: Instant::now(),
+                before: usage::read(cgroup.plan(), Peaks::default()),
+                peaks: Peaks::are_needed(job).then(Peaks::default),
+                stopped: Vec::new(),
+            }
+        });
     }
 
     /// Process 1 of the stage, as we see it.
@@ -153,13 +184,36 @@ impl Supervisor {
         self.end()?;
         let drained = watch.stream.map_or(Ok(()), Stream::drain);
         let outcome = self.outcome();
+        let usage = self.used();
         self.remove(watch.last_stage)?;
         let terminated = watched?;
         match drained {
             // Nobody reads any more, or too much: it is said by the outcome.
-            Ok(()) | Err(Errno::EPIPE | Errno::EFBIG | Errno::ETIMEDOUT) => Ok(Ended { outcome, terminated }),
+            Ok(()) | Err(Errno::EPIPE | Errno::EFBIG | Errno::ETIMEDOUT) => {
+                Ok(Ended { outcome, terminated, usage })
+            }
             Err(errno) => Err(lost(errno)),
         }
+    }
+
+    /// Everything is dead, and the groups still stand.
+    fn used(&mut self) -> Option<StageUsage> {
+        let (cgroup, counted) = (self.cgroup.as_ref()?, self.counted.take()?);
+        Some(StageUsage {
+            before: counted.before,
+            after: usage::read(cgroup.plan(), counted.peaks.unwrap_or_default()),
+            elapsed_ms: u64::try_from(counted.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            stopped: counted.stopped,
+        })
+    }
+
+    /// The command has ended and process 1 waits: what else runs is named, then it may go.
+    fn let_go(&mut self) -> Result<(), StepError> {
+        if let (Some(cgroup), Some(counted)) = (&self.cgroup, &mut self.counted) {
+            counted.stopped = cgroup.others(self.pid)?;
+        }
+        self.control = None;
+        Ok(())
     }
 
     /// Until process 1 is dead; whether we asked for it.
@@ -176,6 +230,14 @@ impl Supervisor {
                 (None, None) => time_limit,
             };
             let happened = self.poll(own, watch, parent, timeout)?;
+            if let Some(Counted { peaks: Some(peaks), .. }) = &mut self.counted
+                && let Some(cgroup) = &self.cgroup
+            {
+                peaks.look(Path::new(&cgroup.plan().job.path));
+            }
+            if happened.reported && self.control.is_some() {
+                self.let_go()?;
+            }
             let mut ask = None;
             if happened.parent_died {
                 parent = None;
@@ -256,11 +318,19 @@ impl Supervisor {
         if let Some(Parent::Pidfd(parent)) = parent {
             fds.push(PollFd::new(parent.as_fd(), PollFlags::POLLIN));
         }
+        let report = fds.len();
+        // Once it has reported it is let go, and a pipe that stays readable would keep us busy.
+        let report = self.control.as_ref().map(|_| {
+            fds.push(PollFd::new(self.report.as_fd(), PollFlags::POLLIN));
+            report
+        });
         let streamed = fds.len();
         if let Some(stream) = watch.stream {
             fds.extend(stream.poll_fds());
         }
         let look_again = Duration::from_secs(1);
+        let looks = self.counted.as_ref().is_some_and(|counted| counted.peaks.is_some());
+        let until = if looks { Some(until.unwrap_or_else(|| Instant::now() + look_again)) } else { until };
         let left = match (until, parent) {
             (Some(until), _) => Some(until.saturating_duration_since(Instant::now()).min(look_again)),
             // A number tells nothing by itself.
@@ -290,7 +360,8 @@ impl Supervisor {
             Some(Parent::Number(pid)) => getppid() != *pid,
             None => false,
         };
-        Ok(Happened { parent_died, nobody_listens })
+        let reported = report.is_some_and(|at| ready.get(at) == Some(&true));
+        Ok(Happened { parent_died, nobody_listens, reported })
     }
 
     /// Whether process 1 is dead; then it is reaped.

@@ -1,6 +1,7 @@
 //! What needs a kernel of its own: control group v2 with the memory and pids controllers. `hack/vm-tests` runs this in the
 //! virtual machine; on a host without the controllers it fails with the reason.
 
+mod deaths;
 mod limits;
 mod rlimits;
 

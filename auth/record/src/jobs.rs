@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use jacamar_plan::{JobUsage, StageUsage};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
@@ -375,6 +376,17 @@ impl OpenJob {
         self.read_json(c"prepared")
     }
 
+    /// Adds what a stage used to what the job used before; the sum.
+    ///
+    /// # Errors
+    /// [`RecordError`]
+    pub fn add_usage(&self, stage: &StageUsage) -> Result<JobUsage, RecordError> {
+        let mut usage: JobUsage = self.read_json(c"usage")?.unwrap_or_default();
+        usage.add(stage);
+        write_json(self.directory.as_fd(), "usage", &usage).map_err(|e| io("write", &self.path, e))?;
+        Ok(usage)
+    }
+
     fn read_json<T: DeserializeOwned>(&self, name: &CStr) -> Result<Option<T>, RecordError> {
         let Some(text) = read_file(self.directory.as_fd(), name, &self.path)? else { return Ok(None) };
         let damaged =
@@ -409,6 +421,8 @@ fn remove_directory(jobs: &Jobs, directory: BorrowedFd<'_>, name: &str) -> Resul
         "supervisor.new",
         "prepared",
         "prepared.new",
+        "usage",
+        "usage.new",
         "closing",
         "record.json.new",
         "record.json",

@@ -120,6 +120,10 @@ pub struct Record {
     pub timeout_s: u64,
     /// Sub-stages that run; empty: all.
     pub run_stage_allowlist: Vec<SubStage>,
+    /// Whether the job log says at its end what the job used.
+    pub usage_report: bool,
+    /// The file for what the job used, as an absolute path; none is wanted: empty.
+    pub usage_file: String,
     /// Text at the start of the job log.
     pub job_message: String,
     /// Whom a CI user asks.

@@ -106,6 +106,9 @@ pub(super) fn config(
     let slot = slots.lowest(&slot_key)?;
     let builds_dir = format!("{}/{slot:03}", directories.builds);
     debug!(record = name, slot, builds_dir, "a build directory was chosen");
+    let report = variables.wishes.report.as_deref();
+    let usage_file =
+        report.map_or_else(String::new, |wish| usage_file(&builds_dir, &project.project_path, wish));
     let answer = ConfigAnswer {
         version: env!("CARGO_PKG_VERSION").into(),
         hostname: Hostname::new(&hostname),
@@ -134,6 +137,8 @@ pub(super) fn config(
         shell: shell(&settings, variables.wishes.profile)?,
         kill_timeout_ms: settings.general.kill_timeout.0,
         timeout_s: variables.timeout_s,
+        usage_report: settings.sandbox.usage_report,
+        usage_file,
         run_stage_allowlist: settings.auth.run_stage_allowlist.clone(),
         job_message: settings.general.job_message.clone(),
         support_contact: settings.general.support_contact.clone(),
@@ -152,6 +157,12 @@ pub(super) fn config(
     printed?;
     let ended = if terminated { Ended::ByTermination } else { Ended::ByItself };
     Ok(StageEnd { ended, ..StageEnd::done() })
+}
+
+/// `JACAMAR_REPORT`, which a relative path names from the project's directory on, as artifacts do. It is written with the
+/// user's rights.
+fn usage_file(builds_dir: &str, project_path: &str, wish: &str) -> String {
+    if wish.starts_with('/') { wish.to_owned() } else { format!("{builds_dir}/{project_path}/{wish}") }
 }
 
 fn runner_directory(field: &'static str, path: &str) -> Result<RunnerDirectory, StageError> {

@@ -98,7 +98,7 @@ fn remove_secrets(own: &Own, job: &OpenJob, host: &Host) -> anyhow::Result<UserF
         return Ok(UserFiles::Removed);
     }
     directories(job).mend().context("could not make the job's directories anew")?;
-    let mut request = request(record, Stage::Cleanup, &[]);
+    let mut request = request(job, Stage::Cleanup, &[]);
     request.report = false;
     request.remove = vec![format!("{}/{}.tmp", record.builds_dir, record.project.project_path)];
     let done = run_as_user(own, job, host, &request, &[]).map_err(StageError::into_error)?;

@@ -45,7 +45,10 @@ pub(super) fn prepare(
     }
     let pid_namespace = pid_namespace().context("could not read our pid namespace")?;
     job.set_prepared(&Prepared { parent: parent()?, pid_namespace })?;
-    let done = run_as_user(own, &job, &host, &request(record, Stage::Prepare, &[]), &[])?;
+    let done = run_as_user(own, &job, &host, &request(&job, Stage::Prepare, &[]), &[])?;
+    if let Some(usage) = &done.ended.usage {
+        job.add_usage(usage)?;
+    }
     let ended = if done.ended.terminated { EndedBy::ByTermination } else { EndedBy::ByItself };
     super::user_end(done.ended.outcome, ended)
 }

@@ -7,15 +7,15 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use jacamar_contract::environment::RunnerEnvironment;
 use jacamar_contract::exit::Ended as EndedBy;
-use jacamar_contract::stage_report;
 use jacamar_contract::stage_request::SCRIPT_MAX_BYTES;
-use jacamar_plan::{Outcome, Stage, Step, StepError, SubStage};
-use jacamar_record::Jobs;
+use jacamar_contract::{joblog, stage_report};
+use jacamar_plan::{AskedToEnd, Outcome, Stage, Step, StepError, SubStage, explain_death};
+use jacamar_record::{Jobs, OpenJob};
 use jacamar_sandbox::Own;
 
 use super::known::Known;
 use super::prepare::LOCK_WITHIN;
-use super::user_side::{account_exists, host, open, request, run_as_user, same_level, state};
+use super::user_side::{UserSide, account_exists, host, open, request, run_as_user, same_level, state};
 use super::{StageEnd, StageError, tell};
 
 pub(super) fn run(
@@ -42,11 +42,19 @@ pub(super) fn run(
     account_exists(record)?;
     let _lock = job.begin_stage(LOCK_WITHIN)?;
     let stage = Stage::Run(sub_stage);
-    let done = run_as_user(own, &job, &host(record)?, &request(record, stage.clone(), &script), &script)?;
+    let done = run_as_user(own, &job, &host(record)?, &request(&job, stage.clone(), &script), &script)?;
     let outcome = match stage_report::believed(&done.ended.outcome, done.report) {
         // Process 1 ends without a word when it ends the stage for us: a script that ignores SIGTERM.
         Some(Outcome::Broken(StepError { step: Step::AwaitEnd, .. })) if done.ended.terminated => None,
         outcome => outcome,
+    };
+    let death = explain(&job, sub_stage_of(&stage), &done, outcome.as_ref())?;
+    // Where memory ran out for the whole stage, process 1 and the user's side died with the script: the job's own doing.
+    let outcome = match (outcome, death) {
+        (None | Some(Outcome::Broken(StepError { step: Step::AwaitEnd, .. })), Some(Death::OfMemory)) => {
+            Some(Outcome::Signalled(nix::sys::signal::Signal::SIGKILL as i32))
+        }
+        (outcome, _) => outcome,
     };
     let ended = if done.ended.terminated { EndedBy::ByTermination } else { EndedBy::ByItself };
     match outcome {
@@ -60,6 +68,64 @@ pub(super) fn run(
             done.ended.outcome
         ))),
     }
+}
+
+/// The last script of a job whose output the user sees; the runner leaves it out after an abort.
+const LAST_VISIBLE: &str = "cleanup_file_variables";
+
+fn sub_stage_of(stage: &Stage) -> &str {
+    match stage {
+        Stage::Run(sub_stage) => sub_stage.as_str(),
+        Stage::Config | Stage::Prepare | Stage::Cleanup | Stage::Exec => "",
+    }
+}
+
+/// What a script died of, as far as it decides whose failure it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Death {
+    OfMemory,
+    Otherwise,
+}
+
+/// Says in the job log of what the script died, and, there and at the end, what the job used.
+fn explain(
+    job: &OpenJob,
+    sub_stage: &str,
+    done: &UserSide,
+    outcome: Option<&Outcome>,
+) -> Result<Option<Death>, StageError> {
+    let record = job.record();
+    let sum = done.ended.usage.as_ref().map(|usage| job.add_usage(usage)).transpose()?;
+    let unreported = Outcome::Broken(StepError { step: Step::AwaitEnd, errno: 0 });
+    let asked = asked_to_end(job, done)?;
+    let death = explain_death(&done.plan, outcome.unwrap_or(&unreported), asked, done.ended.usage.as_ref());
+    if let Some(death) = &death {
+        tell(&joblog::message(death, &record.support_contact));
+    }
+    let wanted = record.usage_report && (death.is_some() || sub_stage == LAST_VISIBLE);
+    if let Some(sum) = sum.filter(|_| wanted) {
+        tell(&joblog::usage_report(&sum, &record.profile.name));
+    }
+    Ok(death.map(|death| match death.rule.as_str() {
+        "memory_limit" | "host_memory" => Death::OfMemory,
+        _ => Death::Otherwise,
+    }))
+}
+
+/// The runner does not say why it ends a stage; the time does.
+fn asked_to_end(job: &OpenJob, done: &UserSide) -> Result<AskedToEnd, StageError> {
+    if !done.ended.terminated {
+        return Ok(AskedToEnd::No);
+    }
+    let timeout_s = job.record().timeout_s;
+    // A clock that was set back tells nothing.
+    let age = std::time::SystemTime::now().duration_since(job.written()?).unwrap_or_default();
+    // `config` came a moment after the runner's clock was started.
+    Ok(if age.as_secs().saturating_add(5) >= timeout_s {
+        AskedToEnd::Timeout(timeout_s)
+    } else {
+        AskedToEnd::Cancelled
+    })
 }
 
 fn read_script(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -11,7 +11,7 @@ use jacamar_contract::environment::{RecordVariable, RunnerEnvironment};
 use jacamar_contract::frame;
 use jacamar_contract::stage_report::{self, StageReport};
 use jacamar_contract::stage_request::{DirectoryMode, StageRequest};
-use jacamar_plan::{Host, Job, Level, Refusal, Stage};
+use jacamar_plan::{Host, Job, JobCgroup, Level, Plan, Refusal, Stage};
 use jacamar_record::{Jobs, OpenJob, ProcessId, Record, Running, boot_id};
 use jacamar_sandbox::{
     CgroupChoice, Command, Ended, JobDirectories, Named, Output, Own, Parent, Stdio, Stream, Terms, Watch,
@@ -92,7 +92,8 @@ pub(crate) fn directories(job: &OpenJob) -> JobDirectories {
 }
 
 /// Settings of a stage for the user's side.
-pub(crate) fn request(record: &Record, stage: Stage, script: &[u8]) -> StageRequest {
+pub(crate) fn request(job: &OpenJob, stage: Stage, script: &[u8]) -> StageRequest {
+    let record = job.record();
     let account = &record.grant.account;
     StageRequest {
         stage,
@@ -109,13 +110,24 @@ pub(crate) fn request(record: &Record, stage: Stage, script: &[u8]) -> StageRequ
         sandbox_profile: record.profile.name.clone(),
         support_contact: record.support_contact.clone(),
         remove: Vec::new(),
+        usage_group: usage_group(job).unwrap_or_default(),
+        usage_file: record.usage_file.clone(),
         report: true,
         script_bytes: script.len() as u64,
     }
 }
 
+/// The job's own control group.
+fn usage_group(job: &OpenJob) -> Option<String> {
+    let record = job.record();
+    let node = record.host_facts.cgroup.node.as_ref().ok()?;
+    Some(JobCgroup::nodes(node, record.grant.account.uid, job.name()).1)
+}
+
 /// How `jacamar STAGE` ended, and what it reported.
 pub(crate) struct UserSide {
+    /// What was planned for it.
+    pub(crate) plan: Plan,
     pub(crate) ended: Ended,
     pub(crate) report: Option<StageReport>,
 }
@@ -155,6 +167,7 @@ pub(crate) fn run_as_user(
         stage,
     };
     let plan = terms.plan()?;
+    let planned = plan.plan().clone();
     // What the site says of the shell's environment comes after, and wins.
     let mut request = request.clone();
     request.environment = [plan.plan().execute.environment.clone(), request.environment].concat();
@@ -205,7 +218,7 @@ pub(crate) fn run_as_user(
     let mut report = vec![0; stage_report::REPORT_BYTES];
     reported.read_exact_at(&mut report, 0).context("could not read the report")?;
     let report = frame::decode::<StageReport>(&report).ok();
-    Ok(UserSide { ended, report })
+    Ok(UserSide { plan: planned, ended, report })
 }
 
 fn identify(pid: nix::unistd::Pid) -> anyhow::Result<ProcessId> {

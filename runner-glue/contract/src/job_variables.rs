@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use jacamar_plan::Refusal;
 use serde::{Deserialize, Serialize};
 
+use crate::environment::PATH_MAX_BYTES;
 use crate::stage_request::ProfileMode;
 use crate::text::Charset;
 
@@ -57,6 +58,8 @@ pub struct Wishes {
     pub builds_dir: Option<String>,
     /// `SCHEDULER_PARAMETERS`. Empty is unset.
     pub scheduler_parameters: Option<String>,
+    /// `JACAMAR_REPORT`: a file for what the job used, from the project's directory on. Empty is unset.
+    pub report: Option<String>,
 }
 
 /// Whether the token's variable is in the environment.
@@ -99,6 +102,7 @@ const NO_PROFILE: &str = "JACAMAR_NO_BASH_PROFILE";
 const ETC_PROFILE_ONLY: &str = "JACAMAR_ETC_PROFILE_ONLY";
 const BUILDS_DIR: &str = "CUSTOM_CI_BUILDS_DIR";
 const SCHEDULER_PARAMETERS: &str = "SCHEDULER_PARAMETERS";
+const REPORT: &str = "JACAMAR_REPORT";
 
 /// The raw values of the names that are looked for.
 #[derive(Default)]
@@ -107,6 +111,7 @@ struct Found {
     etc_profile_only: Option<OsString>,
     builds_dir: Option<OsString>,
     scheduler_parameters: Option<OsString>,
+    report: Option<OsString>,
     job_id: Option<OsString>,
     timeout: Option<OsString>,
     token: TokenHint,
@@ -119,6 +124,7 @@ impl Found {
             b"JACAMAR_ETC_PROFILE_ONLY" => Some(&mut self.etc_profile_only),
             b"CUSTOM_CI_BUILDS_DIR" => Some(&mut self.builds_dir),
             b"SCHEDULER_PARAMETERS" => Some(&mut self.scheduler_parameters),
+            b"JACAMAR_REPORT" => Some(&mut self.report),
             b"CI_JOB_ID" => Some(&mut self.job_id),
             b"CI_JOB_TIMEOUT" => Some(&mut self.timeout),
             _ => None,
@@ -138,11 +144,8 @@ impl Found {
                 return Err(refusal(NO_PROFILE, cause, "set one of the two variables".to_owned()));
             }
         };
-        let builds_dir = text(BUILDS_DIR, self.builds_dir, max_bytes)?;
-        if builds_dir.as_deref().is_some_and(|path| !Charset::Shown.holds(path)) {
-            let cause = "has control characters, such as a line end".to_owned();
-            return Err(refusal(BUILDS_DIR, cause, "write the path in one line".to_owned()));
-        }
+        let builds_dir = path(BUILDS_DIR, self.builds_dir, max_bytes)?;
+        let report = path(REPORT, self.report, max_bytes.min(PATH_MAX_BYTES))?;
         let scheduler_parameters = text(SCHEDULER_PARAMETERS, self.scheduler_parameters, max_bytes)?;
         let line = |c: char| matches!(c, '\n' | '\t') || crate::text::is_shown(c);
         if scheduler_parameters.as_deref().is_some_and(|text| !text.chars().all(line)) {
@@ -150,7 +153,7 @@ impl Found {
             return Err(refusal(SCHEDULER_PARAMETERS, cause, "remove them".to_owned()));
         }
         Ok(JobVariables {
-            wishes: Wishes { profile, builds_dir, scheduler_parameters },
+            wishes: Wishes { profile, builds_dir, scheduler_parameters, report },
             job_id_hint: number(self.job_id),
             timeout_s: number(self.timeout)
                 .map_or(TIMEOUT_DEFAULT_S, |wish| wish.clamp(TIMEOUT_MIN_S, TIMEOUT_MAX_S)),
@@ -166,6 +169,16 @@ fn refusal(name: &str, cause: String, hint: String) -> Refusal {
 /// A number of GitLab's own that is never refused.
 fn number(value: Option<OsString>) -> Option<u64> {
     value?.to_str()?.parse().ok()
+}
+
+/// A path in one line.
+fn path(name: &str, value: Option<OsString>, max_bytes: usize) -> Result<Option<String>, Refusal> {
+    let path = text(name, value, max_bytes)?;
+    if path.as_deref().is_some_and(|path| !Charset::Shown.holds(path)) {
+        let cause = "has control characters, such as a line end".to_owned();
+        return Err(refusal(name, cause, "write the path in one line".to_owned()));
+    }
+    Ok(path)
 }
 
 /// The value as text; unset and empty are `None`.

@@ -3,7 +3,7 @@
 //! One form for every "no": what it is about and why, what to type or paste next, and whom to ask. It is a pure
 //! function from a [`Refusal`] to text, so every message of ours is a file in `tests/golden/joblog/`.
 
-use jacamar_plan::Refusal;
+use jacamar_plan::{Duration, JobUsage, Refusal};
 
 use crate::text::is_shown;
 use crate::verify::{VerifyRefused, VerifyRule};
@@ -42,6 +42,17 @@ pub fn message(refusal: &Refusal, support_contact: &str) -> String {
     text
 }
 
+/// What the job used so far, for the end of its log; empty where nobody counted.
+#[must_use]
+pub fn usage_report(usage: &JobUsage, profile: &str) -> String {
+    let lines = usage.to_string();
+    if lines.is_empty() {
+        return lines;
+    }
+    let time = Duration(usage.elapsed_ms);
+    format!("{BOLD}Used by this job in {time}{END}, sandbox profile {}:\n{lines}", one_line(profile))
+}
+
 /// A token that was not believed, with what helps at this site.
 #[must_use]
 pub fn token_refusal(refused: &VerifyRefused, site: TokenSite<'_>) -> Refusal {
@@ -69,6 +80,7 @@ pub fn id_tokens_yaml(site: TokenSite<'_>) -> String {
 
 /// Colours of GitLab's own messages in a job log.
 const RED: &str = "\x1b[31;1m";
+const BOLD: &str = "\x1b[0;1m";
 const YELLOW: &str = "\x1b[33;1m";
 const END: &str = "\x1b[0;m";
 

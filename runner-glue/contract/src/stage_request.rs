@@ -139,6 +139,10 @@ pub struct StageRequest {
     pub support_contact: String,
     /// Files and directories that `cleanup` removes, each of them below `builds_dir`.
     pub remove: Vec<String>,
+    /// The control group whose counters `run` writes into `usage_file`; empty where there is none.
+    pub usage_group: String,
+    /// The file for what the job used so far; empty where nobody wants one.
+    pub usage_file: String,
     /// Whether [`crate::stage_report::DESCRIPTOR`] is open for the report of `run`.
     pub report: bool,
     /// Length of the script that follows, in bytes; 0 in stages without one.
@@ -236,6 +240,8 @@ impl Payload for StageRequest {
                 return Err(invalid("remove", "a path below builds_dir"));
             }
         }
+        check_shown("usage_group", &self.usage_group, PATH_MAX_BYTES, Charset::AbsolutePath)?;
+        check_shown("usage_file", &self.usage_file, PATH_MAX_BYTES, Charset::AbsolutePath)?;
         let max_bytes = SCRIPT_MAX_BYTES as u64;
         if self.script_bytes > max_bytes {
             return Err(FrameError::BodyTooLong { bytes: self.script_bytes, max_bytes });
@@ -267,6 +273,8 @@ impl Payload for StageRequest {
         for path in &self.remove {
             fields.text(path);
         }
+        fields.text(&self.usage_group);
+        fields.text(&self.usage_file);
         fields.flag(self.report);
         fields.number(self.script_bytes);
     }
@@ -294,6 +302,8 @@ impl Payload for StageRequest {
         for _ in 0..read_count(fields, "remove", REMOVE_MAX_COUNT)? {
             remove.push(fields.text("remove", PATH_MAX_BYTES)?);
         }
+        let usage_group = fields.text("usage_group", PATH_MAX_BYTES)?;
+        let usage_file = fields.text("usage_file", PATH_MAX_BYTES)?;
         let report = fields.flag("report")?;
         let script_bytes = fields.number("script_bytes")?;
         Ok(Self {
@@ -311,6 +321,8 @@ impl Payload for StageRequest {
             sandbox_profile,
             support_contact,
             remove,
+            usage_group,
+            usage_file,
             report,
             script_bytes,
         })

@@ -67,6 +67,8 @@ impl Host {
             sandbox_profile: "default".into(),
             support_contact: "hpc@example.org".into(),
             remove: Vec::new(),
+            usage_group: String::new(),
+            usage_file: String::new(),
             report: true,
             script_bytes: 0,
         };

@@ -9,6 +9,7 @@
 
 mod calls;
 mod check;
+mod death;
 mod explain;
 mod filter;
 mod host;
@@ -19,10 +20,12 @@ mod planner;
 mod profile;
 mod rlimit;
 mod step;
+mod usage;
 mod value;
 mod words;
 
 pub use check::{CheckedPlan, Violation, check};
+pub use death::{AskedToEnd, explain_death};
 pub use explain::{ExplainedStep, Explanation, Reason, explain};
 pub use filter::{AddressFamilies, Answer, CallRule, Condition, Filter, address_family};
 pub use host::{Above, Arch, Calls, CgroupHost, CgroupVersion, Host, HostMount, Presence, Urgency};
@@ -39,6 +42,9 @@ pub use profile::{
 };
 pub use rlimit::{PlannedRlimit, Resource, Rlimit};
 pub use step::{Phase, Step, StepError};
+pub use usage::{
+    CpuUsage, Duration, GroupUsage, IoUsage, JobUsage, MemoryUsage, Pressure, Reading, StageUsage, TaskUsage,
+};
 pub use value::{
     Bytes, CpuQuota, HugePages, InvalidValue, Memory, Micros, NumberList, OomPolicy, Rate, Tasks, Weight,
 };

@@ -409,4 +409,5 @@ const KEYS: &[Key] = &[
         Nothing("below the state directory"),
         "absolute path below which private /tmp directories are made",
     ),
+    built(X, "usage_report", Switch, On, "say at the end of a job log what the job used"),
 ];

@@ -154,6 +154,7 @@ pub(super) struct RawSandbox {
     mode: Option<Mode>,
     cgroup: Text,
     tmp_dir: Text,
+    usage_report: Option<bool>,
 }
 
 /// Turns raw values into settings and keeps what was wrong.
@@ -262,6 +263,7 @@ impl Values<'_> {
             mode: raw.mode.unwrap_or(Mode::Enforce),
             cgroup: cgroup.unwrap_or(Cgroup::Auto),
             tmp_dir,
+            usage_report: raw.usage_report.unwrap_or(true),
             limits,
         })
     }

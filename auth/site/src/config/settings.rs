@@ -117,6 +117,8 @@ pub struct Sandbox {
     pub cgroup: Cgroup,
     /// Base of private /tmp directories; none: below the state directory.
     pub tmp_dir: Option<AbsolutePath>,
+    /// Say at the end of a job log what the job used.
+    pub usage_report: bool,
     /// Limits of the nodes above a job.
     pub limits: SandboxLimits,
 }

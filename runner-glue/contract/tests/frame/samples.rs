@@ -73,6 +73,8 @@ pub(crate) fn stage_request() -> StageRequest {
         sandbox_profile: "default".to_owned(),
         support_contact: String::new(),
         remove: vec!["/scratch/alice/builds/3/login1/000/group/proj.tmp".to_owned()],
+        usage_group: "/sys/fs/cgroup/jacamar.slice/jacamar-u1001.slice/jacamar-u1001-1.slice".to_owned(),
+        usage_file: "/scratch/alice/builds/3/login1/000/group/proj/usage.json".to_owned(),
         report: true,
         script_bytes: 8,
     }
@@ -184,10 +186,19 @@ pub(crate) fn any_stage_request(script_bytes: u64) -> impl Strategy<Value = Stag
     let mode = prop::sample::select(vec![DirectoryMode::Private, DirectoryMode::Group]);
     let messages =
         ("[^\0]{0,80}", option::of(SHOWN), option::of(SHOWN), option::of(SHOWN), option::of(SHOWN));
-    let cleanup = (vec(DIRECTORY, 0..4), any::<bool>());
+    let cleanup = (vec(DIRECTORY, 0..4), any::<bool>(), option::of(DIRECTORY), option::of(DIRECTORY));
     let directories = (DIRECTORY, DIRECTORY, mode);
     (stage, DIRECTORY, DIRECTORY, directories, profile, environment, messages, cleanup).prop_map(
-        move |(stage, shell, home, directories, profile, environment, messages, (remove, report))| {
+        move |(
+            stage,
+            shell,
+            home,
+            directories,
+            profile,
+            environment,
+            messages,
+            (remove, report, group, file),
+        )| {
             let (builds_dir, cache_dir, directory_mode) = directories;
             let (job_message, account, host, sandbox_profile, support_contact) = messages;
             StageRequest {
@@ -205,6 +216,8 @@ pub(crate) fn any_stage_request(script_bytes: u64) -> impl Strategy<Value = Stag
                 host: host.unwrap_or_default(),
                 sandbox_profile: sandbox_profile.unwrap_or_default(),
                 support_contact: support_contact.unwrap_or_default(),
+                usage_group: group.unwrap_or_default(),
+                usage_file: file.unwrap_or_default(),
                 report,
                 script_bytes,
             }
