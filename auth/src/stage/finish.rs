@@ -68,8 +68,11 @@ pub(crate) fn finish(
     let lock = match held {
         Some(lock) => lock,
         None => match job.lock(END_WITHIN) {
-            // Another has ended the job meanwhile.
-            Err(RecordError::Missing(_)) => return Ok(user_files),
+            // Another has ended the job meanwhile, perhaps before we made its directories anew.
+            Err(RecordError::Missing(_)) => {
+                directories(&job).remove().context("could not remove the job's directories")?;
+                return Ok(user_files);
+            }
             other => other?,
         },
     };

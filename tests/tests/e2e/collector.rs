@@ -132,15 +132,19 @@ impl Site {
     /// A process that is the runner of a job: it starts `config`, then what `more` says, and ends. `$D` is the driver,
     /// `$C` the configuration, `$KILL` has a stage killed when it takes the record's lock.
     pub(crate) fn runner(&self, direct: &Direct<'_>, more: &str) -> Started {
+        Started::new(direct.any(&["sh", "-c", &self.runner_script(more)]))
+    }
+
+    /// What it executes.
+    pub(crate) fn runner_script(&self, more: &str) -> String {
         let config = self.place.path("config.toml");
-        let line = format!(
+        format!(
             "D={PREFIX}/bin/jacamar-auth; C={config}\n\
              KILL='strace -o /dev/null -e trace=flock -e inject=flock:signal=KILL:when=1'\n\
              $D config --configuration $C > out.json || exit 9\n\
              export JACAMAR_CI_RECORD=$(grep -o '\"JACAMAR_CI_RECORD\":\"[0-9a-f]*' out.json | cut -d'\"' -f4)\n\
              {more}\n:\n"
-        );
-        Started::new(direct.any(&["sh", "-c", &line]))
+        )
     }
 }
 

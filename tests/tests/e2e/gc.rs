@@ -322,6 +322,14 @@ fn a_young_private_directory_is_left() {
         site.gc_says(&direct, &said, "a time that has not come");
         site.assert_clean("after it");
     }
+    // One that was never given away is empty, or not what we think: nothing is emptied with root's rights.
+    let file = path.join("file");
+    fs::create_dir(&path).expect("root");
+    fs::write(&file, "x").expect("root");
+    make_old(&path, DAY);
+    let ran = site.gc(&direct);
+    assert!(ran.code == 1 && ran.out.is_empty() && ran.err.contains("is left: could not remove"), "{ran}");
+    assert!(fs::exists(&file).expect("root"));
 }
 
 #[test]
