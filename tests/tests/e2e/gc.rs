@@ -15,6 +15,7 @@ use crate::collector::{Site, children, make_old};
 use crate::direct::Direct;
 use crate::place::{Setup, write};
 
+const UNIT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../rpm/jacamar-gc.service"));
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A record that nobody made.
@@ -577,6 +578,31 @@ fn what_it_is_asked_for_is_as_trusted_as_for_a_stage() {
     let ran = Started::new(command).finish();
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "", ""), "{ran}");
     assert!(site.state().join("jobs").symlink_metadata().is_err(), "nothing was made");
+}
+
+/// The unit that the package has for it: its options are the program's, and its capabilities are enough.
+#[test]
+fn the_unit_gives_what_it_needs() {
+    let words_of = |key: &str| -> Vec<&str> {
+        let line = UNIT.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("no {key}"));
+        line.split(' ').collect()
+    };
+    let command = words_of("ExecStart=");
+    let site = Site::usual();
+    let direct = site.direct().prepared();
+    let [program, gc, option, configuration] = command[..] else { panic!("{command:?}") };
+    assert_eq!((program, gc), ("/opt/jacamar/bin/jacamar-auth", "gc"));
+    assert_eq!(configuration, "/etc/gitlab-runner/custom-config.toml", "where jacamar-auth looks itself");
+    edit(&site, direct.record(), |record| record["boot_id"] = json!("0"));
+    let capabilities: String = words_of("CapabilityBoundingSet=")
+        .iter()
+        .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let set = format!("--bounding-set=-all{capabilities}");
+    let file = site.place.path("config.toml");
+    let ran = Started::new(direct.command_under(&["setpriv", &set, "--"], &[gc, option, &file])).finish();
+    assert_eq!((ran.code, ran.out, ran.err.as_str()), (0, finished("the host restarted"), ""));
+    site.assert_clean("after it");
 }
 
 /// A user's own files can make his job impossible to finish; it is told each time, and the others are finished.
