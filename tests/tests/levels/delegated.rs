@@ -99,7 +99,7 @@ fn compat_at_the_capability_level_ends_on_sigterm() {
 /// There PDEATHSIG does not arrive: end of file on the supervisor's pipe must end the command.
 #[test]
 fn compat_at_the_capability_level_ends_when_the_supervisor_is_killed() {
-    let script = "trap '' TERM; echo up; sleep 77777; sleep 77777";
+    let script = "trap '' TERM; sleep 77777 & echo up; wait; sleep 77777";
     let Some((_group, started)) = start(Level::Capabilities, Surroundings::AsItIs, "compat", script) else {
         return;
     };
