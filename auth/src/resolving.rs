@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use jacamar_contract::frame;
 use jacamar_contract::resolve::{self, ResolveAnswer, ResolveRequest};
-use jacamar_plan::{Directories, Grant, Host, Job, Mount, Profile, Refusal, Site, Stage, Without};
+use jacamar_plan::{Directories, Grant, Host, Job, Mount, Plan, Profile, Refusal, Site, Stage};
 use jacamar_sandbox::{Own, Terms};
 use jacamar_site::config::Settings;
 
@@ -120,7 +120,7 @@ pub(crate) fn try_plan(
     record_name: &str,
     tmp_base: &str,
     base: &str,
-) -> Result<Vec<Without>, StageError> {
+) -> Result<Plan, StageError> {
     let below = |name: &str| format!("{tmp_base}/{record_name}/{name}");
     let directories =
         Directories { tmp: below("tmp"), var_tmp: below("var-tmp"), ssh_config: below("ssh_config.d") };
@@ -138,6 +138,6 @@ pub(crate) fn try_plan(
             ),
             hint: "the runner's administrators have to look at [general] data_dir".into(),
         })),
-        None => Ok(plan.without.clone()),
+        None => Ok(plan.clone()),
     }
 }

@@ -10,7 +10,7 @@ use jacamar_contract::claims::Claims;
 use jacamar_contract::config_json::{ConfigAnswer, Hostname, RunnerDirectory};
 use jacamar_contract::environment::{RecordName, RunnerEnvironment};
 use jacamar_contract::job_variables::{JobVariables, Names};
-use jacamar_plan::{Grant, Key, Level, Without};
+use jacamar_plan::{Grant, Key, Level, Plan, Without};
 use jacamar_record::{
     AuditLocation, AuditSettings, FORMAT, Jobs, Project, Record, ShellSettings, SlotKey, boot_id,
 };
@@ -93,7 +93,7 @@ pub(super) fn config(
         runner_id,
         hostname: &hostname,
     })?;
-    let without = resolving::try_plan(&host, &grant, &profile, &site, &name, &tmp_base, &directories.base)?;
+    let plan = resolving::try_plan(&host, &grant, &profile, &site, &name, &tmp_base, &directories.base)?;
 
     let project = project(&claims);
     let slot_key = SlotKey {
@@ -145,9 +145,9 @@ pub(super) fn config(
         audit: audit_settings(&settings),
         runner: parent()?,
     };
-    known.line(Priority::Info, "granted", granted(&record, &claims, &settings, &without))?;
+    known.line(Priority::Info, "granted", granted(&record, &claims, &settings, &plan))?;
     slots.create(begun, &record)?;
-    tell_surprises(&without);
+    tell_surprises(&plan.without);
     let printed = super::print(&answer.to_json());
     let terminated = own.asked_to_end().map_err(anyhow::Error::from)?;
     if printed.is_err() || terminated {
@@ -315,14 +315,23 @@ fn tell_surprises(without: &[Without]) {
     }
 }
 
+/// `job MemoryMax = 8 GiB`, `LimitNOFILE = 1024:4096`
+fn limits_in_words(plan: &Plan) -> Vec<String> {
+    let nodes = plan.contain.cgroup.as_ref();
+    let nodes = nodes.map(|cgroup| [("site", &cgroup.site), ("user", &cgroup.user), ("job", &cgroup.job)]);
+    let of_groups = nodes
+        .into_iter()
+        .flatten()
+        .flat_map(|(name, node)| node.limits.iter().map(move |planned| format!("{name} {}", planned.limit)));
+    let of_processes =
+        plan.confine.limits.iter().map(|limit| format!("{} = {}:{}", limit.resource, limit.soft, limit.hard));
+    of_groups.chain(of_processes).collect()
+}
+
 /// The decision for the job, beside what every line says.
-fn granted(
-    record: &Record,
-    claims: &Claims,
-    settings: &Settings,
-    without: &[Without],
-) -> Vec<(&'static str, Value)> {
-    let without: Vec<String> = without.iter().map(|w| format!("{}: {}", w.what, w.reason)).collect();
+fn granted(record: &Record, claims: &Claims, settings: &Settings, plan: &Plan) -> Vec<(&'static str, Value)> {
+    let enforced: Vec<String> = plan.origin.keys().map(ToString::to_string).collect();
+    let without: Vec<String> = plan.without.iter().map(|w| format!("{}: {}", w.what, w.reason)).collect();
     let or = |value: Option<Value>, words: &str| value.unwrap_or_else(|| words.into());
     vec![
         ("server", record.server.clone().into()),
@@ -334,6 +343,8 @@ fn granted(
         ("claims", record.grant.claims_digest.clone().into()),
         ("level", record.level.to_string().into()),
         ("profile", record.profile.name.clone().into()),
+        ("enforced", enforced.into()),
+        ("limits", limits_in_words(plan).into()),
         ("without", without.into()),
     ]
 }

@@ -2,6 +2,7 @@
 
 mod any;
 mod checker;
+mod deaths;
 mod limits;
 mod planner;
 mod sample;
