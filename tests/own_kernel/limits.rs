@@ -205,7 +205,10 @@ fn the_user_level_holds_for_all_jobs_of_a_user_together() {
     }
     let number =
         |file: &str| fs::read_to_string(node.join(file)).expect(file).trim().parse::<u64>().expect(file);
-    assert!(number("memory.peak") <= 96 << 20, "{}", number("memory.peak"));
+    // What there is now, on kernels that keep no peak.
+    let most = |peak: &str, current: &str| number(if node.join(peak).exists() { peak } else { current });
+    let memory = most("memory.peak", "memory.current");
+    assert!(memory <= 96 << 20, "{memory}");
     let ended: Vec<Ran> = jobs.into_iter().map(Started::finish).collect();
     let whole = ended.iter().filter(|ran| ran.out.contains(&(40 << 20).to_string())).count();
     assert!((1..4).contains(&whole), "{ended:?}");
@@ -213,8 +216,13 @@ fn the_user_level_holds_for_all_jobs_of_a_user_together() {
     let many = "n=0; for i in $(seq 40); do sleep 8 & n=$((n + 1)); done 2>/dev/null; echo started; wait";
     let jobs: Vec<Started> = (0..4).map(|_| start_configured(&path, CI1, "no-limit", many)).collect();
     wait_for_refused_fork(&node);
-    assert!(number("pids.peak") <= 100, "{}", number("pids.peak"));
-    drop(jobs);
+    let tasks = most("pids.peak", "pids.current");
+    assert!(tasks <= 100, "{tasks}");
+    for job in jobs {
+        job.signal(Signal::SIGTERM);
+        let ran = job.finish();
+        assert_ne!(ran.code, 125, "{ran}");
+    }
 }
 
 #[test]

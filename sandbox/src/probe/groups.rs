@@ -1,7 +1,7 @@
 //! Where control groups can be made, and what the groups above them allow.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jacamar_plan::{Above, CgroupHost, CgroupVersion, Control, Level, Limit, Max, NumberList};
 use nix::fcntl::{OFlag, open};
@@ -100,23 +100,23 @@ fn controllers_below(node: &str) -> Vec<String> {
 const NOT_EVERYWHERE: [(&str, &str); 4] =
     [("memory", "memory.swap.max"), ("memory", "memory.oom.group"), ("cpu", "cpu.idle"), ("io", "io.weight")];
 
+/// Enough to meet each controller where systemd runs.
+const LOOKED_AT_MAX: usize = 16;
+
 /// Those of them that a group beside or at `node` does not have, though it has the controller. Where no group has it,
 /// nothing is known, and writing the file will tell.
 fn missing(node: &str) -> Vec<String> {
     let Some(parent) = Path::new(node).parent() else { return Vec::new() };
     let beside = std::fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
-    let groups: Vec<_> = [node.into()]
-        .into_iter()
-        .chain(beside)
-        .filter(|path| path.join("cgroup.type").exists())
-        .take(64)
-        .collect();
-    let has = |group: &Path, controller: &str| {
-        let text = std::fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
-        text.split_whitespace().any(|word| word == controller)
+    let controllers = |group: PathBuf| {
+        let text = std::fs::read_to_string(group.join("cgroup.controllers")).ok()?;
+        Some((group, text))
     };
+    let groups: Vec<(PathBuf, String)> =
+        [node.into()].into_iter().chain(beside).filter_map(controllers).take(LOOKED_AT_MAX).collect();
     let lacks = |(controller, file): &(&str, &str)| {
-        let group = groups.iter().find(|group| has(group, controller))?;
+        let has = |text: &str| text.split_whitespace().any(|word| word == *controller);
+        let (group, _) = groups.iter().find(|(_, text)| has(text))?;
         (!group.join(file).exists()).then(|| (*file).to_owned())
     };
     NOT_EVERYWHERE.iter().filter_map(lacks).collect()

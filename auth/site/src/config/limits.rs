@@ -108,3 +108,91 @@ impl Reader<'_> {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jacamar_plan::{Control, Need};
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<SandboxLimits, String> {
+        let document = Document::new("site.toml", text);
+        let tree = document.parse().expect("TOML");
+        let (limits, errors) = read(&document, tree.get_ref());
+        match errors.as_slice() {
+            [] => Ok(limits),
+            errors => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        }
+    }
+
+    fn line(resources: &Resources, control: Control) -> Option<u32> {
+        resources.get(&control).map(|setting| setting.origin.line)
+    }
+
+    #[test]
+    fn an_account_comes_after_its_groups_and_these_after_everybody() {
+        let text = "[sandbox.site]\nTasksMax = 9\n[sandbox.user]\nprefer = [\"MemoryMax\"]\nMemoryMax = \"1G\"\nTasksMax = 5\n\
+                    [sandbox.user.group.zoo]\nTasksMax = 6\n[sandbox.user.group.art]\nTasksMax = 7\n\
+                    [sandbox.user.account.alice]\nMemoryMax = \"2G\"\n";
+        let limits = parse(text).expect("good");
+        assert_eq!(line(&limits.site, Control::TasksMax), Some(2));
+        let of = |account, groups: &[&str]| {
+            let groups: Vec<String> = groups.iter().map(|name| (*name).to_owned()).collect();
+            let limits = limits.of_user(account, &groups);
+            (line(&limits, Control::MemoryMax), line(&limits, Control::TasksMax))
+        };
+        assert_eq!(of("bob", &[]), (Some(5), Some(6)));
+        assert_eq!(of("bob", &["art"]), (Some(5), Some(10)));
+        // The order of the file, not of the names or of the groups.
+        assert_eq!(of("bob", &["art", "zoo"]), (Some(5), Some(10)));
+        assert_eq!(of("alice", &["zoo"]), (Some(12), Some(8)));
+        assert_eq!(limits.user.get(&Control::MemoryMax).map(|setting| setting.need), Some(Need::Prefer));
+    }
+
+    #[test]
+    fn every_mistake_has_its_line() {
+        let cases = [
+            (
+                "[sandbox.user]\nMemoryMax = \"8GB\"\n",
+                "site.toml:2: MemoryMax: \"8GB\" is not an amount of memory",
+            ),
+            ("[sandbox.user]\nTasksMax = -1\n", "site.toml:2: TasksMax: \"-1\" is not a number of tasks"),
+            ("[sandbox.site]\nCPUQuota = 4\n", "site.toml:2: CPUQuota: \"4\" is not a share of processors"),
+            (
+                "[sandbox.site]\nMemorySwapMax = \"10%\"\n",
+                "site.toml:2: MemorySwapMax: \"10%\" is not an amount of swap",
+            ),
+            (
+                "[sandbox.site]\nOOMPolicy = \"stop\"\n",
+                "site.toml:2: OOMPolicy: \"stop\" is not an OOM policy",
+            ),
+            ("[sandbox.site]\nIOWeight = 0\n", "site.toml:2: IOWeight: \"0\" is not a weight"),
+            (
+                "[sandbox.site]\nAllowedCPUs = \"3-1\"\n",
+                "site.toml:2: AllowedCPUs: \"3-1\" is not a list of numbers",
+            ),
+            (
+                "[sandbox.site]\nIOReadIOPSMax = [\"/scratch 5\", \"/scratch 6\"]\n",
+                "site.toml:2: IOReadIOPSMax: \"/scratch 6\" is the second value for its path",
+            ),
+            ("[sandbox.site]\nTaskMax = 1\n", "site.toml:2: unknown key \"TaskMax\" in [sandbox.site]"),
+            (
+                "[sandbox.user]\nLimitNOFILE = 1\n",
+                "site.toml:2: LimitNOFILE does not belong into [sandbox.user]",
+            ),
+            ("[sandbox.user]\ngroup = 1\n", "site.toml:2: [sandbox.user.group] is a table of tables"),
+            (
+                "[sandbox.user.account]\nalice = 1\n",
+                "site.toml:2: [sandbox.user.account.alice] is a table of keys",
+            ),
+            (
+                "[sandbox.user]\nprefer = [\"TasksMax\"]\n",
+                "site.toml:2: prefer names TasksMax, which is not set beside it",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = parse(text).expect_err(text);
+            assert!(error.starts_with(expected), "{text}\n{error}");
+        }
+    }
+}
