@@ -20,7 +20,7 @@ fn script(text: &str) -> String {
     format!("S=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); J=${{S%/*}}; {text}")
 }
 
-fn start(profile: &str, user: &str, text: &str) -> Started {
+pub(crate) fn start(profile: &str, user: &str, text: &str) -> Started {
     let text = script(text);
     let command = ["bash", "-c", &text];
     root().start(&Start { profile, user, command: &command, ..Start::default() })
