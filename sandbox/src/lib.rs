@@ -14,6 +14,7 @@ mod child;
 mod directories;
 mod file_ids;
 mod filter;
+mod group_files;
 mod identity;
 mod init;
 mod launch;

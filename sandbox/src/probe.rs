@@ -105,6 +105,7 @@ fn facts(
     let call = |what, errno| ProbeError::Call { what, errno };
     let kernel = uname().map_err(|errno| call("read the kernel's name", errno))?;
     let rlimits = limits::inherited()?;
+    let processors = limits::processors();
     let memory = sysinfo().map_err(|errno| call("read the size of the memory", errno))?.ram_total();
     let no_new_privs = get_no_new_privs().map_err(|errno| call("read no_new_privs", errno))?;
     Ok(Host {
@@ -112,7 +113,7 @@ fn facts(
         arch: arch(),
         level,
         calls: calls(),
-        cgroup: groups::cgroup(level, choice, &mounts)?,
+        cgroup: groups::cgroup(level, choice, &mounts, processors.as_ref())?,
         user_namespaces: tried.user,
         namespaces: tried.namespaces,
         own_proc: tried.own_proc,
@@ -121,7 +122,7 @@ fn facts(
         urgency: urgency()?,
         memory: Bytes(memory),
         tasks: tasks()?,
-        processors: limits::processors(),
+        processors,
         lost_stack: limits::lost_stack(level, &rlimits)?,
         raises_limits: limits::raises(&rlimits)?,
         open_files_max: limits::open_files_max()?,
@@ -146,7 +147,7 @@ pub fn probe_again(known: &Host, named: &Named) -> Result<Host, ProbeError> {
     host.ssh_config_files = directories.get("/etc/ssh/ssh_config.d").is_some_and(|path| has_files(path));
     host.mounts = host_mounts(&mounts, &directories);
     host.directories = directories;
-    groups::look_again(&mut host.cgroup, &mounts);
+    groups::look_again(&mut host.cgroup, &mounts, host.processors.as_ref());
     host.rlimits = limits::inherited()?;
     host.lost_stack = limits::lost_stack(host.level, &host.rlimits)?;
     host.devices = limits::devices(&named.devices);
@@ -158,7 +159,7 @@ pub fn probe_again(known: &Host, named: &Named) -> Result<Host, ProbeError> {
 /// # Errors
 /// As [`probe`].
 pub fn cgroup_node(level: Level, choice: &CgroupChoice) -> Result<Result<String, String>, ProbeError> {
-    Ok(groups::cgroup(level, choice, &mounts()?)?.node)
+    Ok(groups::node(level, choice, &mounts()?)?.1)
 }
 
 /// Room for the mounts of most hosts.

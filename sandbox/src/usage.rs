@@ -4,6 +4,8 @@ use std::path::Path;
 
 use jacamar_plan::{CpuUsage, GroupUsage, IoUsage, JobCgroup, MemoryUsage, Pressure, Reading, TaskUsage};
 
+use crate::group_files::{cpu_max, number, text};
+
 /// The greatest of looks a second apart, where the kernel keeps no peak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peaks {
@@ -54,15 +56,6 @@ fn group(path: &Path, peaks: Peaks) -> GroupUsage {
     }
 }
 
-fn text(group: &Path, file: &str) -> Option<String> {
-    std::fs::read_to_string(group.join(file)).ok()
-}
-
-/// A file with one number; `max` is none.
-fn number(group: &Path, file: &str) -> Option<u64> {
-    text(group, file)?.trim().parse().ok()
-}
-
 /// The value of a line `key value`.
 fn keyed(text: &str, key: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
@@ -85,16 +78,12 @@ fn memory(group: &Path, peaks: Peaks) -> Option<MemoryUsage> {
 
 fn cpu(group: &Path) -> Option<CpuUsage> {
     let stat = text(group, "cpu.stat")?;
-    let quota = || {
-        let text = text(group, "cpu.max")?;
-        let (quota, period) = text.trim().split_once(' ')?;
-        quota.parse::<u64>().ok()?.saturating_mul(100).checked_div(period.parse().ok()?)
-    };
+    let percent = |(quota, period): (u64, u64)| quota.saturating_mul(100).checked_div(period);
     Some(CpuUsage {
         usage_usec: keyed(&stat, "usage_usec")?,
         periods: keyed(&stat, "nr_periods").unwrap_or_default(),
         throttled_periods: keyed(&stat, "nr_throttled").unwrap_or_default(),
-        quota_percent: quota(),
+        quota_percent: cpu_max(group).and_then(percent),
     })
 }
 

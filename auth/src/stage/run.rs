@@ -41,20 +41,20 @@ pub(super) fn run(
     }
     account_exists(record)?;
     let _lock = job.begin_stage(LOCK_WITHIN)?;
-    let stage = Stage::Run(sub_stage);
+    let stage = Stage::Run(sub_stage.clone());
     let done = run_as_user(own, &job, &host(record)?, &request(&job, stage.clone(), &script), &script)?;
     let outcome = match stage_report::believed(&done.ended.outcome, done.report) {
         // Process 1 ends without a word when it ends the stage for us: a script that ignores SIGTERM.
         Some(Outcome::Broken(StepError { step: Step::AwaitEnd, .. })) if done.ended.terminated => None,
         outcome => outcome,
     };
-    let death = explain(&job, sub_stage_of(&stage), &done, outcome.as_ref())?;
+    let of_memory = explain(&job, &sub_stage, &done, outcome.as_ref())?;
     // Where memory ran out for the whole stage, process 1 and the user's side died with the script: the job's own doing.
-    let outcome = match (outcome, death) {
-        (None | Some(Outcome::Broken(StepError { step: Step::AwaitEnd, .. })), Some(Death::OfMemory)) => {
+    let outcome = match outcome {
+        None | Some(Outcome::Broken(StepError { step: Step::AwaitEnd, .. })) if of_memory => {
             Some(Outcome::Signalled(nix::sys::signal::Signal::SIGKILL as i32))
         }
-        (outcome, _) => outcome,
+        outcome => outcome,
     };
     let ended = if done.ended.terminated { EndedBy::ByTermination } else { EndedBy::ByItself };
     match outcome {
@@ -73,43 +73,25 @@ pub(super) fn run(
 /// The last script of a job whose output the user sees; the runner leaves it out after an abort.
 const LAST_VISIBLE: &str = "cleanup_file_variables";
 
-fn sub_stage_of(stage: &Stage) -> &str {
-    match stage {
-        Stage::Run(sub_stage) => sub_stage.as_str(),
-        Stage::Config | Stage::Prepare | Stage::Cleanup | Stage::Exec => "",
-    }
-}
-
-/// What a script died of, as far as it decides whose failure it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Death {
-    OfMemory,
-    Otherwise,
-}
-
-/// Says in the job log of what the script died, and, there and at the end, what the job used.
+/// Says in the job log of what the script died, and, there and at the end, what the job used. Whether it died of memory.
 fn explain(
     job: &OpenJob,
-    sub_stage: &str,
+    sub_stage: &SubStage,
     done: &UserSide,
     outcome: Option<&Outcome>,
-) -> Result<Option<Death>, StageError> {
+) -> Result<bool, StageError> {
     let record = job.record();
-    let sum = done.ended.usage.as_ref().map(|usage| job.add_usage(usage)).transpose()?;
-    let unreported = Outcome::Broken(StepError { step: Step::AwaitEnd, errno: 0 });
-    let asked = asked_to_end(job, done)?;
-    let death = explain_death(&done.plan, outcome.unwrap_or(&unreported), asked, done.ended.usage.as_ref());
+    let usage = done.ended.usage.as_ref();
+    let sum = usage.map(|usage| job.add_usage(usage)).transpose()?;
+    let death = explain_death(&done.plan, outcome, asked_to_end(job, done)?, usage);
     if let Some(death) = &death {
-        tell(&joblog::message(death, &record.support_contact));
+        tell(&joblog::message(&death.refusal, &record.support_contact));
     }
-    let wanted = record.usage_report && (death.is_some() || sub_stage == LAST_VISIBLE);
+    let wanted = record.usage_report && (death.is_some() || sub_stage.as_str() == LAST_VISIBLE);
     if let Some(sum) = sum.filter(|_| wanted) {
         tell(&joblog::usage_report(&sum, &record.profile.name));
     }
-    Ok(death.map(|death| match death.rule.as_str() {
-        "memory_limit" | "host_memory" => Death::OfMemory,
-        _ => Death::Otherwise,
-    }))
+    Ok(death.is_some_and(|death| death.of_memory))
 }
 
 /// The runner does not say why it ends a stage; the time does.

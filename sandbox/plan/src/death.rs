@@ -1,7 +1,11 @@
 //! Of what a script died: told by counters and by the way in which it ended, in one sentence with the setting that would
 //! change it.
 
-use crate::{Bytes, Control, JobCgroup, Limit, Max, Origin, Outcome, Plan, Refusal, Resource, StageUsage};
+use crate::usage::processes_were;
+use crate::{
+    Bytes, CgroupNode, Control, GroupUsage, JobCgroup, Limit, Max, Outcome, Plan, PlannedLimit, Reading,
+    Refusal, Resource, StageUsage,
+};
 
 /// Why somebody asked for the end of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,33 +18,40 @@ pub enum AskedToEnd {
     Cancelled,
 }
 
-/// Whose limit it was.
-struct Met<'p> {
-    whose: &'static str,
-    limit: Option<(&'p Limit, &'p Origin)>,
+/// The reason why a script failed or was ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// In words, with the setting that would change it.
+    pub refusal: Refusal,
+    /// The OOM killer ended processes: where it ended all of them, nothing of ours was left to report.
+    pub of_memory: bool,
 }
 
-/// The reason why a script failed or was ended, if a limit or a signal tells it. `None` for a script that succeeded or
-/// that failed by itself.
+/// The reason, if a limit or a signal tells it. `None` for a script that succeeded or that failed by itself. Without an
+/// outcome it ended without a word, as by SIGKILL.
 #[must_use]
 pub fn explain_death(
     plan: &Plan,
-    outcome: &Outcome,
+    outcome: Option<&Outcome>,
     asked: AskedToEnd,
     usage: Option<&StageUsage>,
-) -> Option<Refusal> {
+) -> Option<Death> {
     let code = match outcome {
-        Outcome::Exited(0) if asked == AskedToEnd::No => return None,
-        Outcome::Exited(code) => *code,
-        Outcome::Signalled(signal) => 128 + signal,
-        Outcome::Broken(_) => 128 + SIGKILL,
-        Outcome::Refused(_) => return None,
+        Some(Outcome::Refused(_)) => return None,
+        Some(Outcome::Exited(0)) if asked == AskedToEnd::No => return None,
+        Some(Outcome::Exited(code)) => *code,
+        Some(Outcome::Signalled(signal)) => 128 + signal,
+        Some(Outcome::Broken(_)) | None => 128 + SIGKILL,
     };
-    let by_counter = usage.and_then(|usage| {
-        let cgroup = plan.contain.cgroup.as_ref()?;
-        memory(plan, cgroup, usage).or_else(|| tasks(plan, cgroup, usage))
-    });
-    by_counter.or_else(|| ended(asked)).or_else(|| signal(plan, outcome, code))
+    let counted = plan.contain.cgroup.as_ref().zip(usage);
+    if let Some(refusal) = counted.and_then(|(cgroup, usage)| memory(plan, cgroup, usage)) {
+        return Some(Death { refusal, of_memory: true });
+    }
+    counted
+        .and_then(|(cgroup, usage)| tasks(plan, cgroup, usage))
+        .or_else(|| ended(asked))
+        .or_else(|| signal(plan, outcome, code))
+        .map(|refusal| Death { refusal, of_memory: false })
 }
 
 const SIGKILL: i32 = 9;
@@ -48,23 +59,35 @@ const SIGSYS: i32 = 31;
 const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
 
+/// The first node of which something is so, and who that is.
+fn node_where<'p>(
+    cgroup: &'p JobCgroup,
+    (before, after): (&Reading, &Reading),
+    is: impl Fn(&GroupUsage, &GroupUsage) -> bool,
+) -> Option<(&'static str, &'p CgroupNode)> {
+    let nodes = [
+        ("this job", &cgroup.job, is(&before.job, &after.job)),
+        ("all of your jobs together", &cgroup.user, is(&before.user, &after.user)),
+        ("all CI jobs of this host together", &cgroup.site, is(&before.site, &after.site)),
+    ];
+    nodes.into_iter().find(|(_, _, is)| *is).map(|(whose, node, _)| (whose, node))
+}
+
+fn limit_of(node: &CgroupNode, control: Control) -> Option<&PlannedLimit> {
+    node.limits.iter().find(|planned| planned.limit.control() == control)
+}
+
 fn memory(plan: &Plan, cgroup: &JobCgroup, usage: &StageUsage) -> Option<Refusal> {
     let (before, after) = (&usage.before, &usage.after);
-    let killed = after.job.memory?.oom_kills.saturating_sub(before.job.memory.unwrap_or_default().oom_kills);
+    let own = after.job.memory?;
+    let killed = own.oom_kills.saturating_sub(before.job.memory.unwrap_or_default().oom_kills);
     if killed == 0 {
         return None;
     }
-    let met = |before: &crate::GroupUsage, after: &crate::GroupUsage| {
-        let count = |group: &crate::GroupUsage| group.memory.unwrap_or_default().limit_met;
-        count(after) > count(before)
-    };
-    let processes = if killed == 1 { "1 process was".to_owned() } else { format!("{killed} processes were") };
-    let nodes = [
-        ("this job", &cgroup.job, met(&before.job, &after.job)),
-        ("all of your jobs together", &cgroup.user, met(&before.user, &after.user)),
-        ("all CI jobs of this host together", &cgroup.site, met(&before.site, &after.site)),
-    ];
-    let Some((whose, node, _)) = nodes.into_iter().find(|(_, _, met)| *met) else {
+    let processes = processes_were(killed);
+    let met = |group: &GroupUsage| group.memory.unwrap_or_default().limit_met;
+    let Some((whose, node)) = node_where(cgroup, (before, after), |before, after| met(after) > met(before))
+    else {
         return Some(Refusal {
             rule: "host_memory".into(),
             object: "memory of the host".into(),
@@ -72,51 +95,34 @@ fn memory(plan: &Plan, cgroup: &JobCgroup, usage: &StageUsage) -> Option<Refusal
             hint: "run the job again; if it happens often, ask the people below".into(),
         });
     };
-    let limit = node.limits.iter().find(|planned| planned.limit.control() == Control::MemoryMax);
-    let met = Met { whose, limit: limit.map(|planned| (&planned.limit, &planned.origin)) };
-    let peak = after.job.memory.map(|memory| Bytes(memory.peak_bytes));
-    let amount = match met.limit {
-        Some((Limit::Memory(_, Max::Value(bytes)), _)) => Bytes(*bytes).to_string(),
+    let limit = limit_of(node, Control::MemoryMax);
+    let amount = match limit.map(|planned| &planned.limit) {
+        Some(Limit::Memory(_, Max::Value(bytes))) => Bytes(*bytes).to_string(),
         _ => "its limit".into(),
     };
     Some(Refusal {
         rule: "memory_limit".into(),
         object: "memory limit".into(),
         cause: format!(
-            "{processes} ended because {} may use no more than {amount} (this job had up to {})",
-            met.whose,
-            peak.map_or_else(|| "as much".into(), |peak| peak.to_string())
+            "{processes} ended because {whose} may use no more than {amount} (this job had up to {})",
+            Bytes(own.peak_bytes)
         ),
-        hint: format!(
-            "use fewer parallel workers (make -j, ctest -j), or ask for a greater {}",
-            setting(plan, &met, "MemoryMax")
-        ),
+        hint: fewer_workers(plan, limit, Control::MemoryMax),
     })
 }
 
 fn tasks(plan: &Plan, cgroup: &JobCgroup, usage: &StageUsage) -> Option<Refusal> {
-    let refused = |reading: &crate::Reading| {
-        // Counted where it was tried (before Linux 6.11), or where the limit was met.
-        [&reading.job, &reading.user, &reading.site].map(|group| group.tasks.unwrap_or_default().refused)
-    };
-    let (before, after) = (refused(&usage.before), refused(&usage.after));
-    if !before.iter().zip(after).any(|(before, after)| after > *before) {
-        return None;
-    }
-    let full = |group: &crate::GroupUsage| {
+    let readings = (&usage.before, &usage.after);
+    // Counted where it was tried (before Linux 6.11), or where the limit was met.
+    let refused = |group: &GroupUsage| group.tasks.unwrap_or_default().refused;
+    node_where(cgroup, readings, |before, after| refused(after) > refused(before))?;
+    let full = |_: &GroupUsage, group: &GroupUsage| {
         group.tasks.is_some_and(|tasks| tasks.max.is_some_and(|max| tasks.peak >= max))
     };
-    let nodes = [
-        ("this job", &cgroup.job, full(&usage.after.job)),
-        ("all of your jobs together", &cgroup.user, full(&usage.after.user)),
-        ("all CI jobs of this host together", &cgroup.site, full(&usage.after.site)),
-    ];
-    let (whose, node, _) =
-        nodes.into_iter().find(|(_, _, full)| *full).unwrap_or(("this job", &cgroup.job, true));
-    let limit = node.limits.iter().find(|planned| planned.limit.control() == Control::TasksMax);
-    let met = Met { whose, limit: limit.map(|planned| (&planned.limit, &planned.origin)) };
-    let number = match met.limit {
-        Some((Limit::Tasks(Max::Value(number)), _)) => number.to_string(),
+    let (whose, node) = node_where(cgroup, readings, full).unwrap_or(("this job", &cgroup.job));
+    let limit = limit_of(node, Control::TasksMax);
+    let number = match limit.map(|planned| &planned.limit) {
+        Some(Limit::Tasks(Max::Value(number))) => number.to_string(),
         _ => "its limit of".into(),
     };
     Some(Refusal {
@@ -126,19 +132,19 @@ fn tasks(plan: &Plan, cgroup: &JobCgroup, usage: &StageUsage) -> Option<Refusal>
             "{whose} may have no more than {number} processes and threads; programs call it \"fork: Resource \
              temporarily unavailable\""
         ),
-        hint: format!(
-            "use fewer parallel workers (make -j, ctest -j), or ask for a greater {}",
-            setting(plan, &met, "TasksMax")
-        ),
+        hint: fewer_workers(plan, limit, Control::TasksMax),
     })
 }
 
-/// `MemoryMax (profile build, /etc/jacamar/profiles.d/build.toml:4)`
-fn setting(plan: &Plan, met: &Met<'_>, key: &str) -> String {
-    match met.limit {
-        Some((_, origin)) => format!("{key} ({origin}; this job has profile {})", plan.profile),
-        None => format!("{key}, which stands outside of Jacamar's configuration"),
-    }
+/// With the setting: `MemoryMax (/etc/jacamar/profiles.d/build.toml:4; this job has profile build)`.
+fn fewer_workers(plan: &Plan, limit: Option<&PlannedLimit>, control: Control) -> String {
+    let setting = match limit {
+        Some(PlannedLimit { origin, .. }) => {
+            format!("{control} ({origin}; this job has profile {})", plan.profile)
+        }
+        None => format!("{control}, which stands outside of Jacamar's configuration"),
+    };
+    format!("use fewer parallel workers (make -j, ctest -j), or ask for a greater {setting}")
 }
 
 fn ended(asked: AskedToEnd) -> Option<Refusal> {
@@ -161,7 +167,7 @@ fn ended(asked: AskedToEnd) -> Option<Refusal> {
 }
 
 /// What a signal tells, whether the shell died of it or reports it as 128 and its number.
-fn signal(plan: &Plan, outcome: &Outcome, code: i32) -> Option<Refusal> {
+fn signal(plan: &Plan, outcome: Option<&Outcome>, code: i32) -> Option<Refusal> {
     let limit = |resource: Resource| plan.confine.limits.iter().find(|limit| limit.resource == resource);
     let of = |resource: Resource| match limit(resource)
         .and_then(|limit| limit.origin.as_ref().map(|o| (limit, o)))
@@ -212,8 +218,8 @@ fn signal(plan: &Plan, outcome: &Outcome, code: i32) -> Option<Refusal> {
     };
     // A script may also choose such a number.
     let said = match outcome {
-        Outcome::Exited(code) => format!("exit code {code} says: "),
-        Outcome::Signalled(_) | Outcome::Refused(_) | Outcome::Broken(_) => String::new(),
+        Some(Outcome::Exited(code)) => format!("exit code {code} says: "),
+        Some(Outcome::Signalled(_) | Outcome::Refused(_) | Outcome::Broken(_)) | None => String::new(),
     };
     Some(Refusal { rule: rule.into(), object: object.into(), cause: said + &cause, hint })
 }

@@ -25,7 +25,7 @@ mod value;
 mod words;
 
 pub use check::{CheckedPlan, Violation, check};
-pub use death::{AskedToEnd, explain_death};
+pub use death::{AskedToEnd, Death, explain_death};
 pub use explain::{ExplainedStep, Explanation, Reason, explain};
 pub use filter::{AddressFamilies, Answer, CallRule, Condition, Filter, address_family};
 pub use host::{Above, Arch, Calls, CgroupHost, CgroupVersion, Host, HostMount, Presence, Urgency};

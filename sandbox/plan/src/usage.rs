@@ -155,15 +155,10 @@ impl fmt::Display for JobUsage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let GroupUsage { memory, cpu, tasks, io, pressure } = &self.group;
         if let Some(memory) = memory {
-            write!(f, "  memory     peak {}", Bytes(memory.peak_bytes))?;
-            if let Some(max) = memory.max_bytes {
-                write!(f, " of {}", Bytes(max))?;
-            }
-            f.write_str(if memory.sampled { " (looked at each second)" } else { "" })?;
-            match memory.oom_kills {
-                0 => {}
-                1 => f.write_str("; 1 process was ended for lack of it")?,
-                n => write!(f, "; {n} processes were ended for lack of it")?,
+            let (peak, max) = (Bytes(memory.peak_bytes), memory.max_bytes.map(Bytes));
+            write_peak(f, "memory     ", peak, max, memory.sampled)?;
+            if memory.oom_kills > 0 {
+                write!(f, "; {} ended for lack of it", processes_were(memory.oom_kills))?;
             }
             f.write_str("\n")?;
         }
@@ -183,11 +178,7 @@ impl fmt::Display for JobUsage {
             f.write_str("\n")?;
         }
         if let Some(tasks) = tasks {
-            write!(f, "  tasks      peak {}", tasks.peak)?;
-            if let Some(max) = tasks.max {
-                write!(f, " of {max}")?;
-            }
-            f.write_str(if tasks.sampled { " (looked at each second)" } else { "" })?;
+            write_peak(f, "tasks      ", tasks.peak, tasks.max, tasks.sampled)?;
             match tasks.refused {
                 0 => {}
                 1 => f.write_str("; 1 more was refused")?,
@@ -229,6 +220,25 @@ impl fmt::Display for JobUsage {
             }
         }
     }
+}
+
+fn write_peak<T: fmt::Display>(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    peak: T,
+    max: Option<T>,
+    sampled: bool,
+) -> fmt::Result {
+    write!(f, "  {name}peak {peak}")?;
+    if let Some(max) = max {
+        write!(f, " of {max}")?;
+    }
+    f.write_str(if sampled { " (looked at each second)" } else { "" })
+}
+
+/// `1 process was`, `2 processes were`
+pub(crate) fn processes_were(count: u64) -> String {
+    if count == 1 { "1 process was".to_owned() } else { format!("{count} processes were") }
 }
 
 /// Milliseconds as people read them: `850 ms`, `12.3 s`, `6 min 12 s`, `3 h 5 min`.

@@ -1,5 +1,22 @@
 //! Values with units, spelled as systemd spells them.
 
+/// A value that is kept as what a file would say: serde's `try_from` and `into` of String.
+macro_rules! kept_as_text {
+    ($type:ty, $parse:expr) => {
+        impl TryFrom<String> for $type {
+            type Error = InvalidValue;
+            fn try_from(text: String) -> Result<Self, InvalidValue> {
+                $parse(&text)
+            }
+        }
+        impl From<$type> for String {
+            fn from(value: $type) -> Self {
+                value.to_string()
+            }
+        }
+    };
+}
+
 mod disks;
 mod processors;
 
@@ -191,17 +208,7 @@ macro_rules! text_form {
                 }
             }
         }
-        impl TryFrom<String> for $type {
-            type Error = InvalidValue;
-            fn try_from(text: String) -> Result<Self, InvalidValue> {
-                $parse(&text)
-            }
-        }
-        impl From<$type> for String {
-            fn from(value: $type) -> Self {
-                value.to_string()
-            }
-        }
+        kept_as_text!($type, $parse);
     };
 }
 text_form!(Memory, Memory::Bytes, Memory::Percent, Memory::Infinity, |text: &str| Memory::parse(text, true));

@@ -9,13 +9,29 @@ use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, access};
 use procfs::process::{MountInfo, Process};
 
-use super::{CgroupChoice, ProbeError, limits};
+use super::{CgroupChoice, ProbeError};
+use crate::group_files::{cpu_max, number, text};
 
+/// All that a plan asks of control groups.
 pub(super) fn cgroup(
     level: Level,
     choice: &CgroupChoice,
     mounts: &[MountInfo],
+    processors: Option<&NumberList>,
 ) -> Result<CgroupHost, ProbeError> {
+    let (version, node) = node(level, choice, mounts)?;
+    let mut host =
+        CgroupHost { version, node, controllers: Vec::new(), missing: Vec::new(), above: Above::default() };
+    look_again(&mut host, mounts, processors);
+    Ok(host)
+}
+
+/// The hierarchy in use, and the directory below which groups are made, or why there is none.
+pub(super) fn node(
+    level: Level,
+    choice: &CgroupChoice,
+    mounts: &[MountInfo],
+) -> Result<(CgroupVersion, Result<String, String>), ProbeError> {
     let v1 = mounts.iter().any(|mount| mount.fs_type == "cgroup");
     let v2 = mounts.iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/");
     let version = match (v1, v2.is_some()) {
@@ -37,14 +53,11 @@ pub(super) fn cgroup(
                 .and_then(|path| usable(&path).map(|()| path)),
         },
     };
-    let mut host =
-        CgroupHost { version, node, controllers: Vec::new(), missing: Vec::new(), above: Above::default() };
-    look_again(&mut host, mounts);
-    Ok(host)
+    Ok((version, node))
 }
 
 /// What changes while jobs run: controllers, and limits above.
-pub(super) fn look_again(host: &mut CgroupHost, mounts: &[MountInfo]) {
+pub(super) fn look_again(host: &mut CgroupHost, mounts: &[MountInfo], processors: Option<&NumberList>) {
     let Ok(node) = &host.node else { return };
     host.controllers = controllers_below(node);
     host.missing = missing(node);
@@ -53,7 +66,7 @@ pub(super) fn look_again(host: &mut CgroupHost, mounts: &[MountInfo]) {
         .filter(|mount| mount.fs_type == "cgroup2" && Path::new(node).starts_with(&mount.mount_point));
     // Of two mounts the inner one is where the path leads.
     let root = root.max_by_key(|mount| mount.mount_point.as_os_str().len());
-    host.above = root.map(|mount| above(Path::new(node), &mount.mount_point)).unwrap_or_default();
+    host.above = root.map(|mount| above(Path::new(node), &mount.mount_point, processors)).unwrap_or_default();
 }
 
 /// The group of our own process in the v2 tree: `0::/path`, cgroups(7).
@@ -109,7 +122,7 @@ fn missing(node: &str) -> Vec<String> {
     let Some(parent) = Path::new(node).parent() else { return Vec::new() };
     let beside = std::fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
     let controllers = |group: PathBuf| {
-        let text = std::fs::read_to_string(group.join("cgroup.controllers")).ok()?;
+        let text = text(&group, "cgroup.controllers")?;
         Some((group, text))
     };
     let groups: Vec<(PathBuf, String)> =
@@ -123,37 +136,32 @@ fn missing(node: &str) -> Vec<String> {
 }
 
 /// The limits of the node itself and of the groups above it, up to where the file system is mounted.
-fn above(node: &Path, root: &Path) -> Above {
+fn above(node: &Path, root: &Path, processors: Option<&NumberList>) -> Above {
     let groups = node.ancestors().take_while(|group| group.starts_with(root) && *group != root);
     let whose = |group: &Path| group.to_string_lossy().into_owned();
     Above {
         limits: groups
-            .flat_map(|group| limits_of(group).into_iter().map(move |limit| (limit, whose(group))))
+            .flat_map(|group| {
+                limits_of(group, processors).into_iter().map(move |limit| (limit, whose(group)))
+            })
             .collect(),
     }
 }
 
 /// The limits that a group has; what cannot be read or is without limit is none.
-fn limits_of(group: &Path) -> Vec<Limit> {
-    let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
-    let number = |file: &str| read(file).and_then(|text| text.trim().parse::<u64>().ok());
-    let memory = |control, file| number(file).map(|value| Limit::Memory(control, Max::Value(value)));
-    let cpu = || {
-        let text = read("cpu.max")?;
-        let (quota, period) = text.trim().split_once(' ')?;
-        Some(Limit::Cpu { quota: Max::Value(quota.parse().ok()?), period: period.parse().ok()? })
-    };
+fn limits_of(group: &Path, processors: Option<&NumberList>) -> Vec<Limit> {
+    let memory = |control, file| number(group, file).map(|value| Limit::Memory(control, Max::Value(value)));
     let cpus = || {
-        let list = NumberList::parse(read("cpuset.cpus.effective")?.trim()).ok()?;
+        let list = NumberList::parse(text(group, "cpuset.cpus.effective")?.trim()).ok()?;
         // All of them are no limit.
-        (Some(&list) != limits::processors().as_ref()).then_some(Limit::Cpuset(Control::AllowedCPUs, list))
+        (Some(&list) != processors).then_some(Limit::Cpuset(Control::AllowedCPUs, list))
     };
     let all = [
         memory(Control::MemoryMax, "memory.max"),
         memory(Control::MemoryHigh, "memory.high"),
         memory(Control::MemorySwapMax, "memory.swap.max"),
-        number("pids.max").map(|value| Limit::Tasks(Max::Value(value))),
-        cpu(),
+        number(group, "pids.max").map(|value| Limit::Tasks(Max::Value(value))),
+        cpu_max(group).map(|(quota, period)| Limit::Cpu { quota: Max::Value(quota), period }),
         cpus(),
     ];
     all.into_iter().flatten().collect()

@@ -148,18 +148,7 @@ impl fmt::Display for NumberList {
     }
 }
 
-impl TryFrom<String> for NumberList {
-    type Error = InvalidValue;
-    fn try_from(text: String) -> Result<Self, InvalidValue> {
-        Self::parse(&text)
-    }
-}
-
-impl From<NumberList> for String {
-    fn from(list: NumberList) -> Self {
-        list.to_string()
-    }
-}
+kept_as_text!(NumberList, NumberList::parse);
 
 impl fmt::Display for CpuQuota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,18 +159,7 @@ impl fmt::Display for CpuQuota {
     }
 }
 
-impl TryFrom<String> for CpuQuota {
-    type Error = InvalidValue;
-    fn try_from(text: String) -> Result<Self, InvalidValue> {
-        Self::parse(&text)
-    }
-}
-
-impl From<CpuQuota> for String {
-    fn from(quota: CpuQuota) -> Self {
-        quota.to_string()
-    }
-}
+kept_as_text!(CpuQuota, CpuQuota::parse);
 
 #[cfg(test)]
 mod tests {

@@ -42,7 +42,7 @@ fn usage(change: impl FnOnce(&mut StageUsage)) -> StageUsage {
 }
 
 fn death(outcome: &Outcome, asked: AskedToEnd, usage: Option<&StageUsage>) -> Option<Refusal> {
-    explain_death(&plan(), outcome, asked, usage)
+    explain_death(&plan(), Some(outcome), asked, usage).map(|death| death.refusal)
 }
 
 fn rule(outcome: &Outcome, usage: &StageUsage) -> Option<String> {
@@ -81,6 +81,13 @@ fn whose_limit_of_memory_it_was_is_told() {
         (usage.after.job, usage.after.site) = (memory(5, 6), memory(6, 6));
     });
     assert!(text.contains("all CI jobs of this host together may use no more than 3 GiB"), "{text}");
+    let of_memory = |change: fn(&mut StageUsage)| {
+        let death = explain_death(&plan(), None, AskedToEnd::No, Some(&usage(change))).expect("a death");
+        death.of_memory
+    };
+    assert!(of_memory(|usage| usage.after.job = memory(6, 6)), "by its own limit");
+    assert!(of_memory(|usage| usage.after.job = memory(5, 6)), "by the host's");
+    assert!(!of_memory(|_| {}), "by neither");
     let (rule, text, _) = cause(|usage| usage.after.job = memory(5, 6));
     assert_eq!(rule, "host_memory");
     assert!(text.contains("this host ran out of memory, not this job"), "{text}");
@@ -125,6 +132,7 @@ fn signals_and_requests_are_told_apart() {
     assert_eq!(timeout.cause, "the job was ended after its 1 h 0 min");
     let mut plan = plan();
     plan.confine.limits.retain(|limit| limit.resource != Resource::CPU);
-    let killed = explain_death(&plan, &Outcome::Signalled(9), AskedToEnd::No, None).expect("a death");
-    assert_eq!(killed.rule, "killed");
+    let killed = explain_death(&plan, Some(&Outcome::Signalled(9)), AskedToEnd::No, None).expect("a death");
+    assert_eq!(killed.refusal.rule, "killed");
+    assert_eq!(explain_death(&plan, None, AskedToEnd::No, None), Some(killed), "it ended without a word");
 }
