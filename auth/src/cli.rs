@@ -83,14 +83,15 @@ struct Gc {
 pub fn run() -> ExitCode {
     // The first thing: until then a closed descriptor 2 could be any file.
     let result = jacamar_sandbox::own_process().map_err(anyhow::Error::from).and_then(|own| {
+        let level = crate::keeper::take_level();
         // The runner's four calls, before anything that has options.
         match driver::parse(std::env::args_os().skip(1)) {
-            Ok(Some(invocation)) => return Ok(crate::stage::stage(&own, invocation)),
+            Ok(Some(invocation)) => return Ok(crate::stage::stage(&own, level, invocation)),
             Ok(None) => {}
             Err(invalid) => return Ok(crate::stage::invalid(&invalid)),
         }
         let cli = Cli::try_parse()?;
-        let level = jacamar_sandbox::level()?;
+        let level = level?;
         match cli.command {
             Command::Exec(Exec { user, profile, configuration, pty, command }) => {
                 by_a_person(level)?;

@@ -14,7 +14,7 @@ use anyhow::anyhow;
 use jacamar_contract::environment::RecordName;
 use jacamar_plan::Level;
 use jacamar_record::{AuditSettings, Jobs, OpenJob, RecordError, is_young};
-use jacamar_sandbox::{CgroupChoice, LeftDirectory, Own, cgroup_node, job_nodes, remove_job_cgroup};
+use jacamar_sandbox::{CgroupChoice, LeftDirectory, Own, cgroup_nodes, job_nodes, remove_job_cgroup};
 use jacamar_site::trusted_file::Trust;
 use nix::unistd::getuid;
 use serde_json::Value;
@@ -231,19 +231,19 @@ impl Collector<'_> {
     /// Private directories without a record, of commands whose supervisor was killed.
     fn commands(&mut self) {
         let base = self.state.join("tmp");
-        let node = cgroup_node(self.level, &CgroupChoice::Auto);
-        let (names, node) = match (LeftDirectory::names(&base), node) {
-            (Ok(names), Ok(node)) => (names, node.ok()),
+        let nodes = cgroup_nodes(self.level, &CgroupChoice::Auto);
+        let (names, nodes) = match (LeftDirectory::names(&base), nodes) {
+            (Ok(names), Ok(nodes)) => (names, nodes),
             (Err(error), _) => return self.conclude("the private directories", Err(error.into())),
             (_, Err(error)) => return self.conclude("the private directories", Err(error.into())),
         };
         for name in names.iter().filter(|name| RecordName::new(name).is_some()) {
-            let result = self.command(&base, name, node.as_deref());
+            let result = self.command(&base, name, &nodes);
             self.conclude(&format!("the private directory {}", base.join(name).display()), result);
         }
     }
 
-    fn command(&self, base: &Path, name: &str, node: Option<&str>) -> anyhow::Result<Option<Found>> {
+    fn command(&self, base: &Path, name: &str, nodes: &[String]) -> anyhow::Result<Option<Found>> {
         if self.jobs.has(name)? {
             return Ok(None);
         }
@@ -252,7 +252,7 @@ impl Collector<'_> {
             return Ok(None);
         }
         if !self.only_look {
-            if let Some(node) = node {
+            for node in nodes {
                 remove_job_cgroup(node, directory.uid, name, self.level, END_WITHIN)?;
             }
             directory.remove()?;
@@ -262,21 +262,23 @@ impl Collector<'_> {
     }
 
     fn groups(&mut self, choice: &CgroupChoice) {
-        let found = cgroup_node(self.level, choice).map_err(anyhow::Error::from);
-        let nodes = found.and_then(|node| match node {
-            Ok(node) => Ok(Some((job_nodes(&node)?, node))),
-            Err(_) => Ok(None),
-        });
-        let (nodes, node) = match nodes {
-            Ok(Some(found)) => found,
-            Ok(None) => return,
-            Err(error) => return self.conclude("the control groups", Err(error)),
-        };
-        for found in nodes {
-            let result = self.group(&node, &found);
-            self.conclude(&format!("the control group {}", found.path), result);
+        match cgroup_nodes(self.level, choice) {
+            Ok(nodes) => nodes.iter().for_each(|node| self.groups_below(node)),
+            Err(error) => self.conclude("the control groups", Err(error.into())),
         }
-        match jacamar_sandbox::remove_empty_users(&node, self.level, is_young, self.only_look) {
+    }
+
+    fn groups_below(&mut self, node: &str) {
+        match job_nodes(node) {
+            Ok(jobs) => {
+                for found in jobs {
+                    let result = self.group(node, &found);
+                    self.conclude(&format!("the control group {}", found.path), result);
+                }
+            }
+            Err(error) => return self.conclude("the control groups", Err(error.into())),
+        }
+        match jacamar_sandbox::remove_empty_users(node, self.level, is_young, self.only_look) {
             Ok(users) => {
                 for path in users {
                     let found =

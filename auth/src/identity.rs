@@ -106,10 +106,8 @@ fn verify(
 /// enough for it to say "too large".
 fn read_response(path: &Path) -> anyhow::Result<OwnedFd> {
     let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(path)
+    let open = || OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    let file = jacamar_sandbox::as_starter(open)?
         .with_context(|| format!("could not open the runner's response file {}", path.display()))?;
     let metadata = file.metadata().with_context(|| format!("could not look at {}", path.display()))?;
     if !metadata.is_file() {
@@ -140,7 +138,9 @@ fn fetch(
         None => Vec::new(),
         Some(path) => {
             // Who can write it can name his own GitLab.
-            let document = jacamar_site::trusted_file::read(Path::new(path.as_str()), trust)
+            let read = || jacamar_site::trusted_file::read(Path::new(path.as_str()), trust);
+            let document = jacamar_sandbox::as_starter(read)
+                .map_err(anyhow::Error::from)?
                 .map_err(|untrusted| StageError::Broken(mend("[general] tls-ca-file", untrusted)))?;
             vec![sealed(&[document.text().as_bytes()])?]
         }

@@ -11,6 +11,7 @@ mod exec;
 mod gc;
 mod helper;
 mod identity;
+mod keeper;
 mod resolving;
 mod stage;
 

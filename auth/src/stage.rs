@@ -19,7 +19,7 @@ use jacamar_contract::driver::{Call, InvalidCall, Invocation};
 use jacamar_contract::environment::RunnerEnvironment;
 use jacamar_contract::exit::{CodeFile, Ended, Verdict, verdict};
 use jacamar_contract::joblog;
-use jacamar_plan::{Outcome, Refusal, Stage};
+use jacamar_plan::{Level, Outcome, Refusal, Stage};
 use jacamar_record::RecordError;
 use jacamar_sandbox::{Own, SessionError};
 use known::Known;
@@ -81,7 +81,7 @@ impl StageEnd {
 }
 
 /// Runs one stage; the exit code for GitLab Runner. Standard output of `config` is JSON alone, on every path.
-pub(crate) fn stage(own: &Own, invocation: Invocation) -> u8 {
+pub(crate) fn stage(own: &Own, level: anyhow::Result<Level>, invocation: Invocation) -> u8 {
     let environment = match RunnerEnvironment::read(std::env::vars_os()) {
         Ok(environment) => environment,
         Err(error) => {
@@ -94,15 +94,22 @@ pub(crate) fn stage(own: &Own, invocation: Invocation) -> u8 {
         return environment.exit_codes.system_failure.get();
     }
     let stage = invocation.call.stage();
+    let level = match level {
+        Ok(level) => level,
+        Err(error) => {
+            tell(&broken(&stage, &error, ""));
+            return environment.exit_codes.system_failure.get();
+        }
+    };
     let mut known = Known::default();
     known.unverified_job(std::env::var("CUSTOM_ENV_CI_JOB_ID").ok());
     let result = match invocation.call {
         Call::Config { configuration } => {
-            config::config(own, &environment, configuration.as_deref(), &mut known)
+            config::config(own, level, &environment, configuration.as_deref(), &mut known)
         }
-        Call::Prepare => prepare::prepare(own, &environment, &mut known),
-        Call::Run { script, sub_stage } => run::run(own, &environment, &script, sub_stage, &mut known),
-        Call::Cleanup { .. } => cleanup::cleanup(own, &environment, &mut known),
+        Call::Prepare => prepare::prepare(own, level, &environment, &mut known),
+        Call::Run { script, sub_stage } => run::run(own, level, &environment, &script, sub_stage, &mut known),
+        Call::Cleanup { .. } => cleanup::cleanup(own, level, &environment, &mut known),
     };
     // To the runner 0 is success, also where its own time limit sent a signal that nobody waited for.
     let result = match (own.asked_to_end(), result) {
@@ -228,15 +235,17 @@ pub(crate) fn tell(text: &str) {
 /// stage must not speak for this one. Runners before 17.9 name none.
 fn write_code_file(environment: &RunnerEnvironment, code: CodeFile) -> anyhow::Result<()> {
     let Some(path) = &environment.exit_code_file else { return Ok(()) };
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("could not remove {}", path.display())),
-    }
-    match code.content() {
-        None => Ok(()),
-        Some(text) => write_new(path, &text),
-    }
+    jacamar_sandbox::as_starter(|| {
+        match std::fs::remove_file(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("could not remove {}", path.display())),
+        }
+        match code.content() {
+            None => Ok(()),
+            Some(text) => write_new(path, &text),
+        }
+    })?
 }
 
 fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {

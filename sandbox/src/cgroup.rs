@@ -1,21 +1,15 @@
-//! The job's control group: made, limited and read back before a process is in it; ended, emptied, removed.
-//!
-//! cgroups-rs writes what it has a setter for; each value is read back, because its setters are right and its readers
-//! and its `apply` are not. Directories, joining and ending are ours.
+//! The job's control group: made, limited and read back before a process is in it; ended, emptied, removed. Directories,
+//! joining and ending are ours; limits are written through cgroups-rs.
+
+mod limit;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use cgroups_rs::fs::blkio::BlkIoController;
-use cgroups_rs::fs::cpu::CpuController;
-use cgroups_rs::fs::cpuset::CpuSetController;
-use cgroups_rs::fs::hugetlb::HugeTlbController;
-use cgroups_rs::fs::memory::{MemController, SetMemory};
-use cgroups_rs::fs::pid::PidController;
-use cgroups_rs::fs::{MaxValue, error::Error as CgroupsError};
 use jacamar_kernel::Errno;
-use jacamar_plan::{CgroupNode, Control, JobCgroup, Level, Limit, Max, PlannedLimit, Step, StepError};
+use jacamar_plan::{CgroupNode, DelegatedGroup, JobCgroup, Level, Step, StepError};
+use limit::limit;
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -58,6 +52,14 @@ impl Cgroup {
     pub(crate) fn create(plan: &JobCgroup, level: Level) -> Result<Self, StepError> {
         let owner = owner(level);
         as_owner(owner, || {
+            if let Some(DelegatedGroup { path, runner }) = &plan.delegated
+                && !plan.controllers.is_empty()
+            {
+                match runner {
+                    Some(leaf) => divide(path, leaf, &plan.controllers)?,
+                    None => enable(path, &plan.controllers)?,
+                }
+            }
             make(&plan.site.path, Exists::Accept)?;
             limit(&plan.site)?;
             enable(&plan.site.path, &plan.controllers)?;
@@ -185,6 +187,7 @@ pub fn remove_job_cgroup(
     }
     let node = |path: &str| CgroupNode { path: path.to_owned(), limits: Vec::new() };
     let plan = JobCgroup {
+        delegated: None,
         site: node(site),
         user: node(&user),
         job: node(&job),
@@ -248,6 +251,32 @@ fn make(path: &str, exists: Exists) -> Result<OwnedFd, StepError> {
     }
 }
 
+/// How often a delegated group is emptied: its processes start others meanwhile, and each may be born in it.
+const MOVE_TRIES: usize = 100;
+
+/// Moves what is in a delegated group into a leaf of it, and enables controllers for its children, which the kernel refuses
+/// as long as a process is left ("no internal processes", `admin-guide/cgroup-v2.rst`).
+fn divide(path: &str, leaf: &str, controllers: &[String]) -> Result<(), StepError> {
+    let failed = |e| step(Step::MoveRunner { from: path.to_owned(), to: leaf.to_owned() }, e);
+    let to = make(leaf, Exists::Accept)?;
+    let from = nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(failed)?;
+    for _ in 0..MOVE_TRIES {
+        for line in read_file(from.as_fd(), c"cgroup.procs").map_err(failed)?.lines() {
+            match write_file(to.as_fd(), c"cgroup.procs", line.as_bytes()) {
+                // It ended meanwhile.
+                Ok(()) | Err(Errno::ESRCH) => {}
+                // 0 is a process of another pid namespace.
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        match enable(path, controllers) {
+            Err(error) if error.errno == Errno::EBUSY as i32 => {}
+            other => return other,
+        }
+    }
+    Err(failed(Errno::EBUSY))
+}
+
 fn enable(path: &str, controllers: &[String]) -> Result<(), StepError> {
     if controllers.is_empty() {
         return Ok(());
@@ -259,112 +288,6 @@ fn enable(path: &str, controllers: &[String]) -> Result<(), StepError> {
         write_file(fd.as_fd(), c"cgroup.subtree_control", format!("+{name}").as_bytes()).map_err(failed)?;
     }
     Ok(())
-}
-
-/// Writes the limits of a node, each only where its controller is there, and reads each back: a group without the
-/// controller, or a directory that is none, would take a value for nothing.
-fn limit(node: &CgroupNode) -> Result<(), StepError> {
-    for planned in &node.limits {
-        limit_one(&node.path, planned)
-            .map_err(|e| step(Step::Limit { path: node.path.clone(), limit: planned.clone() }, e))?;
-    }
-    Ok(())
-}
-
-fn limit_one(path: &str, planned: &PlannedLimit) -> Result<(), Errno> {
-    let limit = &planned.limit;
-    let group = nix::fcntl::open(path, DIRECTORY, Mode::empty())?;
-    has_controller(group.as_fd(), limit.control().controller())?;
-    match set(path, limit) {
-        Some(result) => result.map_err(|error| errno_of(&error))?,
-        None => {
-            let file = CString::new(limit.file()).map_err(|_| Errno::EINVAL)?;
-            write_file(group.as_fd(), &file, limit.text().as_bytes())?;
-        }
-    }
-    let file = CString::new(limit.file()).map_err(|_| Errno::EINVAL)?;
-    if limit.is_in(&read_file(group.as_fd(), &file)?) { Ok(()) } else { Err(Errno::EBADMSG) }
-}
-
-/// Through the setters of cgroups-rs; `None` where it has none that is right on cgroup v2.
-fn set(path: &str, limit: &Limit) -> Option<Result<(), CgroupsError>> {
-    fn controller<C>(new: fn(std::path::PathBuf, std::path::PathBuf, bool) -> C, path: &str) -> C {
-        new(path.into(), std::path::PathBuf::new(), true)
-    }
-    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    // -1 is its "no limit".
-    let amount = |max: &Max| max.value().map_or(-1, signed);
-    let max_value = |max: &Max| max.value().map_or(MaxValue::Max, |value| MaxValue::Value(signed(value)));
-    match limit {
-        Limit::Memory(Control::MemoryMax, max) => {
-            Some(controller(MemController::new, path).set_limit(amount(max)))
-        }
-        Limit::Memory(Control::MemorySwapMax, max) => {
-            Some(controller(MemController::new, path).set_memswap_limit(amount(max)))
-        }
-        Limit::Memory(control, max) => {
-            let value = Some(max_value(max));
-            let set = match control {
-                Control::MemoryMin => SetMemory { min: value, ..none() },
-                Control::MemoryLow => SetMemory { low: value, ..none() },
-                _ => SetMemory { high: value, ..none() },
-            };
-            Some(controller(MemController::new, path).set_mem(set))
-        }
-        Limit::Cpu { quota, period } => {
-            let cpu = controller(CpuController::new, path);
-            Some(cpu.set_cfs_quota_and_period(Some(amount(quota)), Some(*period)))
-        }
-        Limit::CpuWeight(weight) => Some(controller(CpuController::new, path).set_shares(u64::from(*weight))),
-        Limit::Cpuset(control, list) => {
-            let cpuset = controller(CpuSetController::new, path);
-            Some(match control {
-                Control::AllowedMemoryNodes => cpuset.set_mems(&list.to_string()),
-                _ => cpuset.set_cpus(&list.to_string()),
-            })
-        }
-        Limit::Tasks(max) => Some(controller(PidController::new, path).set_pid_max(max_value(max))),
-        Limit::Io { control, device, rate: Max::Value(rate) } => {
-            let (major, minor) = device.split_once(':')?;
-            let (major, minor) = (major.parse().ok()?, minor.parse().ok()?);
-            let io = controller(BlkIoController::new, path);
-            Some(match control {
-                Control::IOReadBandwidthMax => io.throttle_read_bps_for_device(major, minor, *rate),
-                Control::IOWriteBandwidthMax => io.throttle_write_bps_for_device(major, minor, *rate),
-                Control::IOReadIOPSMax => io.throttle_read_iops_for_device(major, minor, *rate),
-                _ => io.throttle_write_iops_for_device(major, minor, *rate),
-            })
-        }
-        Limit::HugeTlb { size, max: Max::Value(value) } => {
-            Some(controller(HugeTlbController::new, path).set_limit_in_bytes(size, *value))
-        }
-        // It writes io.bfq.weight, cannot lift a rate and knows neither oom.group nor idle.
-        Limit::IoWeight(_)
-        | Limit::Io { rate: Max::Infinity, .. }
-        | Limit::HugeTlb { max: Max::Infinity, .. }
-        | Limit::OomGroup(_)
-        | Limit::CpuIdle => None,
-    }
-}
-
-fn none() -> SetMemory {
-    SetMemory { low: None, high: None, min: None, max: None }
-}
-
-fn errno_of(error: &CgroupsError) -> Errno {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if let Some(code) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
-            return Errno::from_raw(code);
-        }
-        source = error.source();
-    }
-    Errno::EIO
-}
-
-fn has_controller(group: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
-    let list = read_file(group, c"cgroup.controllers")?;
-    if list.split_whitespace().any(|word| word == name) { Ok(()) } else { Err(Errno::ENODEV) }
 }
 
 fn read_file(group: BorrowedFd<'_>, file: &std::ffi::CStr) -> Result<String, Errno> {

@@ -9,7 +9,9 @@ use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{getegid, geteuid, getresuid};
+use nix::unistd::{getegid, geteuid, getgid, getresuid, getuid};
+
+use crate::file_ids::FileIds;
 
 /// What is left of the process that started us, and how signals arrive from now on.
 #[derive(Debug)]
@@ -111,6 +113,34 @@ pub fn level() -> Result<Level, OwnError> {
     let permitted = or("read our capabilities", permitted)?;
     let both = [caps::Capability::CAP_SETUID, caps::Capability::CAP_SETGID];
     Ok(if both.iter().all(|needed| permitted.contains(needed)) { Level::Capabilities } else { Level::User })
+}
+
+/// At the capability level: effective and saved ids become the keeper's, who owns records, private directories and user
+/// namespaces; the real ones stay the runner's, so that the runner can signal us and nobody else can. Call it directly
+/// after [`own_process`]: before, whoever has the runner's uid is as good as we are.
+///
+/// # Errors
+/// [`OwnError`]: nothing may be started.
+pub fn become_keeper(uid: u32, gid: u32) -> Result<(), OwnError> {
+    or("take the keeper's gid", jacamar_kernel::set_resgid(None, Some(gid), Some(gid)))?;
+    or("take the keeper's uid", jacamar_kernel::set_resuid(None, Some(uid), Some(uid)))?;
+    // Each change of ids sets it to the value of fs.suid_dumpable, proc_sys_fs(5).
+    or("forbid tracing", nix::sys::prctl::set_dumpable(false))?;
+    let (real, ids) = (getuid(), or("read our own ids", own_uids())?);
+    if ids != [real.as_raw(), uid, uid] || own_ids() != (uid, gid) || real.as_raw() == uid {
+        return or("become the keeper", Err(Errno::EPERM));
+    }
+    Ok(())
+}
+
+/// Does something with files as who started us: GitLab Runner's private directory is its account's, and a site's
+/// configuration may be readable for that account alone. It is done with our own rights where there is no keeper.
+///
+/// # Errors
+/// [`OwnError`] if the ids cannot be changed; then `act` was not done or its result is not to be trusted.
+pub fn as_starter<T>(act: impl FnOnce() -> T) -> Result<T, OwnError> {
+    let ids = if getuid() == geteuid() { FileIds::Own } else { FileIds::Of(getuid(), Some(getgid())) };
+    or("use files as the account that started us", ids.during(act))
 }
 
 /// Our own ids, which the job must never get back: real, effective and saved uid.

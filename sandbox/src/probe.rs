@@ -154,12 +154,30 @@ pub fn probe_again(known: &Host, named: &Named) -> Result<Host, ProbeError> {
     Ok(host)
 }
 
-/// The site's node, as a probe finds it; else why there is none.
+/// The site's nodes of this host: as a probe finds it, and at the capability level that of each service which was delegated
+/// to the runner's account, for a collection runs in none of them.
 ///
 /// # Errors
 /// As [`probe`].
-pub fn cgroup_node(level: Level, choice: &CgroupChoice) -> Result<Result<String, String>, ProbeError> {
-    Ok(groups::node(level, choice, &mounts()?)?.1)
+pub fn cgroup_nodes(level: Level, choice: &CgroupChoice) -> Result<Vec<String>, ProbeError> {
+    let mounts = mounts()?;
+    let own = groups::node(level, choice, &mounts)?.node.ok();
+    let others = match level {
+        Level::Capabilities => groups::delegated_nodes(&mounts),
+        Level::Root | Level::User => Vec::new(),
+    };
+    let mut nodes: Vec<String> = own.into_iter().chain(others).collect();
+    nodes.sort();
+    nodes.dedup();
+    Ok(nodes)
+}
+
+/// Whether our process is in this control group or below it.
+///
+/// # Errors
+/// As [`probe`].
+pub fn is_in_group(path: &str) -> Result<bool, ProbeError> {
+    groups::is_in(path, &mounts()?)
 }
 
 /// Room for the mounts of most hosts.

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use jacamar_plan::{
-    Account, CgroupHost, CgroupVersion, Directories, Explanation, Grant, Host, Job, Key, Level, Plan,
-    Refusal, Site, Stage, SubStage,
+    Account, CgroupHost, CgroupVersion, Delegated, Directories, Explanation, Grant, Host, Job, Key, Level,
+    Plan, Refusal, Site, Stage, SubStage,
 };
 
 const LEVELS: [Level; 3] = [Level::Root, Level::Capabilities, Level::User];
@@ -37,26 +37,30 @@ fn hosts() -> Vec<(String, Host)> {
 /// The same host, asked by a process of another level. What changes is what the kernel answers to such a process:
 ///
 /// - Below root all namespaces are made in a user namespace: without one there is none of them.
-/// - Root makes control groups below the root group. Others have what systemd delegated to them: to a service with
-///   `Delegate=yes` (capabilities), to `user@.service` (user). On cgroup v1 and hybrid it delegates nothing that
+/// - Root makes control groups below the root group. Others have what systemd delegated to them: to a service of the
+///   system with `Delegate=yes` (capabilities), to one of the user's own manager (user). On cgroup v1 and hybrid it delegates nothing that
 ///   helps.
 fn at_level(mut host: Host, level: Level) -> Host {
     host.level = level;
     let (own, delegated) = match level {
         Level::Root => return host,
         Level::Capabilities => ("/system.slice/gitlab-runner.service", "/system.slice/gitlab-runner.service"),
-        Level::User => {
-            ("/user.slice/user-1001.slice/session-1.scope", "/user.slice/user-1001.slice/user@1001.service")
-        }
+        Level::User => (
+            "/user.slice/user-1001.slice/session-1.scope",
+            "/user.slice/user-1001.slice/user@1001.service/app.slice/gitlab-runner.service",
+        ),
     };
     if !host.user_namespaces.is_present() {
         (host.namespaces, host.own_proc) = (host.user_namespaces, host.user_namespaces);
     }
     host.raises_limits = false;
-    let CgroupHost { version, node, controllers, .. } = &mut host.cgroup;
+    let CgroupHost { version, node, controllers, delegated: group, .. } = &mut host.cgroup;
     match (*version, &node) {
         (CgroupVersion::V2, Ok(_)) => {
-            *node = Ok(format!("/sys/fs/cgroup{delegated}"));
+            let path = format!("/sys/fs/cgroup{delegated}");
+            *node = Ok(format!("{path}/jacamar.slice"));
+            // The runner, until we move it.
+            *group = Some(Delegated { path, crowded: true });
             controllers.retain(|name| ["cpu", "memory", "pids"].contains(&name.as_str()));
         }
         (CgroupVersion::Hybrid, Ok(_)) => {

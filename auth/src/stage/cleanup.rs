@@ -3,6 +3,7 @@
 //! Its output goes to the runner's own log, unmasked: nothing of the job is printed.
 
 use jacamar_contract::environment::{RecordVariable, RunnerEnvironment};
+use jacamar_plan::Level;
 use jacamar_record::{Jobs, RecordError};
 use jacamar_sandbox::Own;
 
@@ -13,6 +14,7 @@ use super::{StageEnd, StageError, tell};
 
 pub(super) fn cleanup(
     own: &Own,
+    level: Level,
     environment: &RunnerEnvironment,
     known: &mut Known,
 ) -> Result<StageEnd, StageError> {
@@ -26,7 +28,6 @@ pub(super) fn cleanup(
             return Err(StageError::Broken(anyhow::anyhow!("JACAMAR_CI_RECORD is not the name of a record")));
         }
     };
-    let level = jacamar_sandbox::level().map_err(anyhow::Error::from)?;
     let state = state(level)?;
     let jobs = Jobs::open(&state)?;
     let job = match jobs.find(name.as_str()) {

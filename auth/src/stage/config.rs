@@ -10,9 +10,9 @@ use jacamar_contract::claims::Claims;
 use jacamar_contract::config_json::{ConfigAnswer, Hostname, RunnerDirectory};
 use jacamar_contract::environment::{RecordName, RunnerEnvironment};
 use jacamar_contract::job_variables::{JobVariables, Names};
-use jacamar_plan::{Grant, Key, Level, Plan, Without};
+use jacamar_plan::{Grant, Key, Level, Plan, Refusal, Without};
 use jacamar_record::{
-    AuditLocation, AuditSettings, FORMAT, Jobs, Project, Record, ShellSettings, SlotKey, boot_id,
+    AuditLocation, AuditSettings, FORMAT, Jobs, Project, Record, RecordError, ShellSettings, SlotKey, boot_id,
 };
 use jacamar_sandbox::{Own, probe};
 use jacamar_site::accounts::{self, GroupName};
@@ -28,18 +28,15 @@ use super::user_side::{parent, state};
 use super::{Ended, StageEnd, StageError};
 use crate::audit::Priority;
 use crate::helper::Helpers;
-use crate::{identity, resolving};
-
-/// The account that `jacamar-auth` is at the capability level.
-const KEEPER: &str = "jacamar";
+use crate::{identity, keeper, resolving};
 
 pub(super) fn config(
     own: &Own,
+    process_level: Level,
     environment: &RunnerEnvironment,
     configuration: Option<&Path>,
     known: &mut Known,
 ) -> Result<StageEnd, StageError> {
-    let process_level = jacamar_sandbox::level().map_err(anyhow::Error::from)?;
     let trust = match process_level {
         Level::Root | Level::Capabilities => Trust::RootOnly,
         Level::User => Trust::Caller(getuid().as_raw()),
@@ -48,7 +45,7 @@ pub(super) fn config(
     known.contact.clone_from(&settings.general.support_contact);
     let level = level(process_level, &settings)?;
     let state = state(level)?;
-    let jobs = Jobs::open(&state)?;
+    let jobs = Jobs::open(&state).map_err(|error| keepers(error, level, &state))?;
     known.open_audit(&audit_settings(&settings), &state)?;
     let name = jacamar_kernel::random_name().context("could not choose a name")?;
     // Helpers get a control group of this name: from here on `gc` sees that it is in use.
@@ -159,6 +156,17 @@ pub(super) fn config(
     Ok(StageEnd { ended, ..StageEnd::done() })
 }
 
+/// The keeper cannot make its state directory: `/var/lib` is root's.
+fn keepers(error: RecordError, level: Level, state: &Path) -> anyhow::Error {
+    if level != Level::Capabilities {
+        return error.into();
+    }
+    let (state, name) = (state.display(), keeper::NAME);
+    let hint = format!("as root: install -d -o {name} -g {name} -m 0711 {state}");
+    let object = format!("state directory {state}");
+    Refusal { rule: "state_directory".into(), object, cause: error.to_string(), hint }.into()
+}
+
 /// `JACAMAR_REPORT`, which a relative path names from the project's directory on, as artifacts do. It is written with the
 /// user's rights.
 fn usage_file(builds_dir: &str, project_path: &str, wish: &str) -> String {
@@ -253,10 +261,7 @@ fn lists_groups(settings: &Settings) -> bool {
 /// Accounts of ours, never a job's: that of `keys` and `verify`, and the keeper where there is one.
 fn own_uids(level: Level, helper_uid: u32) -> anyhow::Result<Vec<u32>> {
     match level {
-        Level::Root | Level::Capabilities => {
-            let keeper = accounts::lookup(KEEPER)?.map(|found| found.account.uid);
-            Ok([helper_uid].into_iter().chain(keeper).collect())
-        }
+        Level::Root | Level::Capabilities => Ok([helper_uid].into_iter().chain(keeper::uid()?).collect()),
         Level::User => Ok(Vec::new()),
     }
 }

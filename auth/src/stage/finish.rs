@@ -51,13 +51,22 @@ pub(crate) fn finish(
         if let Some(running) = running {
             // The supervisor first: it would take the end of its child for the job's. Its death is end of file for
             // process 1, which ends the stage; not waited for in vain.
-            attempt(end(running.supervisor));
-            attempt(end(running.init));
+            attempt(end(running.supervisor).and_then(Signalled::or_fail));
+            // Without a user namespace it is the CI user's alone: then it ends at the end of file of its supervisor's pipe, and
+            // what does not is ended with the control group, which that level cannot be without.
+            attempt(end(running.init).and_then(|ended| match (level, &record.host_facts.cgroup.node) {
+                (Level::Capabilities, Ok(_)) => Ok(()),
+                (Level::Root | Level::Capabilities | Level::User, _) => ended.or_fail(),
+            }));
         }
     }
     attempt(end_cgroup(record, &record.host_facts, job.name(), level));
     let mut user_files = UserFiles::Removed;
-    match if same_boot { host(record) } else { host_of_this_boot(record) } {
+    let host = is_in_its_place(record).and_then(|here| match same_boot && here {
+        true => host(record),
+        false => host_of_this_boot(record),
+    });
+    match host {
         Ok(host) => {
             attempt(remove_secrets(own, &job, &host).map(|became| user_files = became));
             attempt(end_cgroup(record, &host, job.name(), level));
@@ -84,6 +93,15 @@ pub(crate) fn finish(
     drop(lock);
     // The record stays where something is left: another clean-up finds it.
     bail!("{}", trouble.join("; "))
+}
+
+/// Whether we are below the group that was delegated to the job's runner, as `cleanup` is and a `gc` of another service is
+/// not: who has no right to the groups above both cannot start a process there.
+fn is_in_its_place(record: &Record) -> anyhow::Result<bool> {
+    match &record.host_facts.cgroup.delegated {
+        Some(delegated) => Ok(jacamar_sandbox::is_in_group(&delegated.path)?),
+        None => Ok(true),
+    }
 }
 
 fn end_cgroup(record: &Record, host: &Host, name: &str, level: Level) -> anyhow::Result<()> {
@@ -121,34 +139,53 @@ fn remove_secrets(own: &Own, job: &OpenJob, host: &Host) -> anyhow::Result<UserF
     }
 }
 
+/// Whether a process could be signalled.
+enum Signalled {
+    /// It could, and has ended.
+    Ended,
+    /// The kernel does not let us.
+    NotOurs(Pid),
+}
+
+impl Signalled {
+    fn or_fail(self) -> anyhow::Result<()> {
+        match self {
+            Self::Ended => Ok(()),
+            Self::NotOurs(pid) => bail!("could not end process {pid}: {}", Errno::EPERM.desc()),
+        }
+    }
+}
+
 /// SIGKILL for exactly this process, and its end awaited.
-fn end(process: ProcessId) -> anyhow::Result<()> {
+fn end(process: ProcessId) -> anyhow::Result<Signalled> {
     let deadline = Instant::now() + END_WITHIN;
     let pid = Pid::from_raw(process.pid);
     match pidfd_open(pid) {
         Ok(fd) => {
             // Opened first, compared then: from here on it cannot be another.
             if !process.is_alive()? {
-                return Ok(());
+                return Ok(Signalled::Ended);
             }
             match pidfd_send_signal(std::os::fd::AsFd::as_fd(&fd), Signal::SIGKILL) {
                 Ok(()) => {}
-                Err(Errno::ESRCH) => return Ok(()),
+                Err(Errno::ESRCH) => return Ok(Signalled::Ended),
+                Err(Errno::EPERM) => return Ok(Signalled::NotOurs(pid)),
                 Err(errno) => bail!("could not end process {pid}: {}", errno.desc()),
             }
             let timeout = PollTimeout::try_from(END_WITHIN).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&fd), PollFlags::POLLIN)], timeout) {
-                Ok(1..) => Ok(()),
+                Ok(1..) => Ok(Signalled::Ended),
                 Ok(_) => bail!("process {pid} does not end"),
                 Err(errno) => bail!("could not wait for process {pid}: {}", errno.desc()),
             }
         }
-        Err(Errno::ESRCH) => Ok(()),
+        Err(Errno::ESRCH) => Ok(Signalled::Ended),
         // Linux before 5.3: the start time is all there is.
         Err(Errno::ENOSYS | Errno::EPERM) => {
             while process.is_alive()? {
                 match kill(pid, Signal::SIGKILL) {
                     Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(Errno::EPERM) => return Ok(Signalled::NotOurs(pid)),
                     Err(errno) => bail!("could not end process {pid}: {}", errno.desc()),
                 }
                 if Instant::now() >= deadline {
@@ -156,7 +193,7 @@ fn end(process: ProcessId) -> anyhow::Result<()> {
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Ok(())
+            Ok(Signalled::Ended)
         }
         Err(errno) => bail!("could not look at process {pid}: {}", errno.desc()),
     }

@@ -18,10 +18,10 @@ pub(super) const LOCK_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn prepare(
     own: &Own,
+    level: Level,
     environment: &RunnerEnvironment,
     known: &mut Known,
 ) -> Result<StageEnd, StageError> {
-    let level = jacamar_sandbox::level().map_err(anyhow::Error::from)?;
     let state = state(level)?;
     let jobs = Jobs::open(&state)?;
     let job = open(environment, &jobs)?;

@@ -9,7 +9,7 @@ use jacamar_contract::environment::RunnerEnvironment;
 use jacamar_contract::exit::Ended as EndedBy;
 use jacamar_contract::stage_request::SCRIPT_MAX_BYTES;
 use jacamar_contract::{joblog, stage_report};
-use jacamar_plan::{AskedToEnd, Outcome, Stage, Step, StepError, SubStage, explain_death};
+use jacamar_plan::{AskedToEnd, Level, Outcome, Stage, Step, StepError, SubStage, explain_death};
 use jacamar_record::{Jobs, OpenJob};
 use jacamar_sandbox::Own;
 
@@ -20,6 +20,7 @@ use super::{StageEnd, StageError, tell};
 
 pub(super) fn run(
     own: &Own,
+    level: Level,
     environment: &RunnerEnvironment,
     script: &Path,
     sub_stage: SubStage,
@@ -27,7 +28,6 @@ pub(super) fn run(
 ) -> Result<StageEnd, StageError> {
     // First of all: it lies in the runner's private directory, which nobody else can enter.
     let script = read_script(script)?;
-    let level = jacamar_sandbox::level().map_err(anyhow::Error::from)?;
     let state = state(level)?;
     let jobs = Jobs::open(&state)?;
     let job = open(environment, &jobs)?;
@@ -112,10 +112,8 @@ fn asked_to_end(job: &OpenJob, done: &UserSide) -> Result<AskedToEnd, StageError
 
 fn read_script(path: &Path) -> anyhow::Result<Vec<u8>> {
     let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(path)
+    let open = || std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    let file = jacamar_sandbox::as_starter(open)?
         .with_context(|| format!("could not open the script {}", path.display()))?;
     if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         return Err(anyhow!("the script {} is no regular file", path.display()));

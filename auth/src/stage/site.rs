@@ -16,7 +16,7 @@ const CONFIGURATION: &str = "/etc/gitlab-runner/custom-config.toml";
 pub(crate) fn settings(path: Option<&Path>, trust: Trust) -> anyhow::Result<Settings> {
     let uid_min = accounts::uid_min(Trust::RootOnly)?;
     let path = path.unwrap_or_else(|| Path::new(CONFIGURATION));
-    match config::read(path, trust, &uid_min) {
+    match jacamar_sandbox::as_starter(|| config::read(path, trust, &uid_min))? {
         Ok(config) => Ok(config.settings),
         Err(config::ReadError::Invalid(errors)) => bail!("the configuration is wrong\n{}", errors.render()),
         Err(config::ReadError::Untrusted(untrusted)) => Err(mend("configuration file", untrusted)),
@@ -32,7 +32,8 @@ pub(crate) fn limits(settings: &Settings, account: &str, groups: &[String]) -> S
 /// The profile that the site wants, with what other keys say of a job.
 pub(crate) fn profile(settings: &Settings) -> anyhow::Result<Profile> {
     let name = settings.sandbox.profile.as_deref().unwrap_or("compat");
-    let mut profile = jacamar_site::profile::profile(name).context("[sandbox] profile")?;
+    let read = || jacamar_site::profile::profile(name);
+    let mut profile = jacamar_sandbox::as_starter(read)?.context("[sandbox] profile")?;
     if settings.auth.no_new_privs {
         profile.settings.no_new_privileges.get_or_insert(own_setting("[auth] no_new_privs", ()));
     }
@@ -89,18 +90,19 @@ pub(super) fn level(process: Level, settings: &Settings) -> anyhow::Result<Level
             "downscope = \"none\" runs every job as the runner's own account: start the runner as that account, not \
              as root and not with file capabilities"
         ),
-        (Downscope::Setuid, Level::Root) => Ok(Level::Root),
-        (Downscope::Setuid, Level::Capabilities) => {
-            bail!("downscope = \"setuid\" with file capabilities is not built yet: run the runner as root")
-        }
+        (Downscope::Setuid, Level::Root | Level::Capabilities) => Ok(process),
         (Downscope::Setuid, Level::User) => {
             let (cause, hint) = if nix::sys::prctl::get_no_new_privs().unwrap_or(false) {
                 (
-                    "needs root, and NoNewPrivileges=yes turns file capabilities off",
+                    "needs root or file capabilities, and NoNewPrivileges=yes turns those off",
                     "in `systemctl edit gitlab-runner` write `[Service]` and below it `NoNewPrivileges=no`",
                 )
             } else {
-                ("needs root", "run the runner as root (User= of its unit)")
+                (
+                    "needs root or file capabilities",
+                    "run the runner as root (User= of its unit), or give jacamar-auth capabilities: setcap \
+                     cap_setuid,cap_setgid=ep",
+                )
             };
             let hint =
                 format!("{hint}; or write downscope = \"none\": every job then has the runner's account");

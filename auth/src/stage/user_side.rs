@@ -249,11 +249,12 @@ fn named(record: &Record) -> Named {
     Named::by(&record.profile, [&record.site.site, &record.site.user])
 }
 
-/// Host facts of now for a record of another boot, whose kernel may have been another.
+/// Host facts of now for a record of another boot, whose kernel may have been another, or of another service.
 pub(super) fn host_of_this_boot(record: &Record) -> anyhow::Result<Host> {
-    let choice = match &record.host_facts.cgroup.node {
-        Ok(node) if Path::new(node).exists() => CgroupChoice::Path(node.clone()),
-        Ok(_) | Err(_) => CgroupChoice::Auto,
+    let cgroup = &record.host_facts.cgroup;
+    let choice = match (&cgroup.node, &cgroup.delegated) {
+        (Ok(node), None) if Path::new(node).exists() => CgroupChoice::Path(node.clone()),
+        (Ok(_) | Err(_), _) => CgroupChoice::Auto,
     };
     Ok(jacamar_sandbox::probe(record.level, &choice, &named(record))?)
 }

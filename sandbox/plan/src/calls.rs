@@ -63,6 +63,10 @@ impl Step {
         let one = |text: String| vec![text];
         match self {
             Self::CreateCgroup { path } => one(format!("mkdir({path:?}, 0755)")),
+            // One line for each process that is there.
+            Self::MoveRunner { to, .. } => {
+                vec![format!("mkdir({to:?}, 0755)"), format!("write({to}/cgroup.procs, \"_\", _)")]
+            }
             Self::EnableControllers { path, controllers } => controllers
                 .iter()
                 .map(|name| write(path, "cgroup.subtree_control", &format!("+{name}")))

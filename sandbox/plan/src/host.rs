@@ -88,12 +88,25 @@ pub struct CgroupHost {
     pub version: CgroupVersion,
     /// Directory below which job cgroups are made, or why there is none.
     pub node: Result<String, String>,
+    /// The group that was delegated to the runner, directly above the node; none where nothing is delegated.
+    pub delegated: Option<Delegated>,
     /// Controllers that children of the node can have.
     pub controllers: Vec<String>,
     /// Files that groups with these controllers do not have on this kernel, as far as a group was there to be looked at.
     pub missing: Vec<String>,
     /// What the node and the groups above it allow at most.
     pub above: Above,
+}
+
+/// A control group with all that is below it, given to an account that is not root: `Delegate=`, systemd.resource-control(5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delegated {
+    /// Its directory.
+    pub path: String,
+    /// Whether processes are in the group itself, the runner's: as long as they are, nothing below it can have a controller
+    /// ("no internal processes", `admin-guide/cgroup-v2.rst`). `DelegateSubgroup=` (systemd 254) starts them in one below it.
+    pub crowded: bool,
 }
 
 /// Limits of our node, as it was found, and of the groups above it, as `MemoryMax=` of the runner's service: they cap

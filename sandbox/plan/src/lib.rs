@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod calls;
+mod cgroup;
 mod check;
 mod death;
 mod explain;
@@ -24,16 +25,19 @@ mod usage;
 mod value;
 mod words;
 
+pub use cgroup::{CgroupNode, DelegatedGroup, JobCgroup};
 pub use check::{CheckedPlan, Violation, check};
 pub use death::{AskedToEnd, Death, explain_death};
 pub use explain::{ExplainedStep, Explanation, Reason, explain};
 pub use filter::{AddressFamilies, Answer, CallRule, Condition, Filter, address_family};
-pub use host::{Above, Arch, Calls, CgroupHost, CgroupVersion, Host, HostMount, Presence, Urgency};
+pub use host::{
+    Above, Arch, Calls, CgroupHost, CgroupVersion, Delegated, Host, HostMount, Presence, Urgency,
+};
 pub use limits::{Amount, Control, Limit, Max, PlannedLimit, Resources};
 pub use mount::{Mount, MountFlags, Submount};
 pub use phases::{
-    Bounding, CgroupNode, Confine, Contain, Execute, IdMap, IdMaps, Identity, Init, Isolate, JobCgroup,
-    Namespaces, Plan, View, Wear, Without,
+    Bounding, Confine, Contain, Execute, IdMap, IdMaps, Identity, Init, Isolate, Namespaces, Plan, View,
+    Wear, Without,
 };
 pub use planner::{Directories, Job, Site, Unplannable, plan};
 pub use profile::{

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Filter, Key, Level, Mount, Origin, Phase, PlannedLimit, PlannedRlimit, Resource, Stage, Step, Urgency,
+    DelegatedGroup, Filter, JobCgroup, Key, Level, Mount, Origin, Phase, PlannedRlimit, Resource, Stage,
+    Step, Urgency,
 };
 
 /// What will be done for one stage.
@@ -58,45 +59,6 @@ pub struct Contain {
     pub namespaces: Namespaces,
     /// Maps of the new user namespace.
     pub id_maps: Option<IdMaps>,
-}
-
-/// The nested control groups: site, user, job, stage.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JobCgroup {
-    /// The site's node, which stays.
-    pub site: CgroupNode,
-    /// The user's, below it; removed by whoever finds it empty.
-    pub user: CgroupNode,
-    /// The job's, below that.
-    pub job: CgroupNode,
-    /// The stage's leaf, in which the processes are.
-    pub leaf: String,
-    /// Controllers that the site's and the user's node enable for their children: those that a limit needs, and those
-    /// that count.
-    pub controllers: Vec<String>,
-    /// Whether the clone starts in it (else the parent writes `cgroup.procs` before the release).
-    pub clone_into: bool,
-}
-
-/// One of them, with the limits that are written before any process is in it, and read back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CgroupNode {
-    /// Its directory.
-    pub path: String,
-    /// Its limits, in the order in which they are written.
-    pub limits: Vec<PlannedLimit>,
-}
-
-impl JobCgroup {
-    /// Paths of the user's and of the job's node, named as systemd nests slices, systemd.slice(5).
-    #[must_use]
-    pub fn nodes(site: &str, uid: u32, job_id: &str) -> (String, String) {
-        let user = format!("{site}/jacamar-u{uid}.slice");
-        let job = format!("{user}/jacamar-u{uid}-{job_id}.slice");
-        (user, job)
-    }
 }
 
 /// New namespaces, namespaces(7).
@@ -293,6 +255,14 @@ impl Plan {
     pub fn parent_steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         if let Some(cgroup) = &self.contain.cgroup {
+            if let Some(DelegatedGroup { path, runner }) = &cgroup.delegated
+                && !cgroup.controllers.is_empty()
+            {
+                let from = || path.clone();
+                steps.extend(runner.clone().map(|to| Step::MoveRunner { from: from(), to }));
+                let controllers = cgroup.controllers.clone();
+                steps.push(Step::EnableControllers { path: from(), controllers });
+            }
             for (node, has_children) in [(&cgroup.site, true), (&cgroup.user, true), (&cgroup.job, false)] {
                 let path = || node.path.clone();
                 steps.push(Step::CreateCgroup { path: path() });

@@ -1,12 +1,14 @@
 //! Where control groups can be made, and what the groups above them allow.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use jacamar_plan::{Above, CgroupHost, CgroupVersion, Control, Level, Limit, Max, NumberList};
+use jacamar_plan::{Above, CgroupHost, CgroupVersion, Control, Delegated, Level, Limit, Max, NumberList};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, access, getuid};
 use procfs::process::{MountInfo, Process};
 
 use super::{CgroupChoice, ProbeError};
@@ -19,47 +21,116 @@ pub(super) fn cgroup(
     mounts: &[MountInfo],
     processors: Option<&NumberList>,
 ) -> Result<CgroupHost, ProbeError> {
-    let (version, node) = node(level, choice, mounts)?;
-    let mut host =
-        CgroupHost { version, node, controllers: Vec::new(), missing: Vec::new(), above: Above::default() };
+    let Place { version, node, delegated } = node(level, choice, mounts)?;
+    let mut host = CgroupHost {
+        version,
+        node,
+        delegated: delegated.map(|path| Delegated { path, crowded: false }),
+        controllers: Vec::new(),
+        missing: Vec::new(),
+        above: Above::default(),
+    };
     look_again(&mut host, mounts, processors);
     Ok(host)
 }
 
-/// The hierarchy in use, and the directory below which groups are made, or why there is none.
-pub(super) fn node(
-    level: Level,
-    choice: &CgroupChoice,
-    mounts: &[MountInfo],
-) -> Result<(CgroupVersion, Result<String, String>), ProbeError> {
+/// Where groups can be made.
+pub(super) struct Place {
+    /// The hierarchy in use.
+    version: CgroupVersion,
+    /// The directory below which groups are made, or why there is none.
+    pub(super) node: Result<String, String>,
+    /// The delegated group above it, below root.
+    delegated: Option<String>,
+}
+
+/// Name of our node, in the hierarchy's root or in what was delegated.
+const NODE: &str = "jacamar.slice";
+
+pub(super) fn node(level: Level, choice: &CgroupChoice, mounts: &[MountInfo]) -> Result<Place, ProbeError> {
     let v1 = mounts.iter().any(|mount| mount.fs_type == "cgroup");
-    let v2 = mounts.iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/");
-    let version = match (v1, v2.is_some()) {
+    let root = root_of_v2(mounts);
+    let version = match (v1, root.is_some()) {
         (false, false) => CgroupVersion::None,
         (true, false) => CgroupVersion::V1,
         (true, true) => CgroupVersion::Hybrid,
         (false, true) => CgroupVersion::V2,
     };
-    let root = v2.and_then(|mount| mount.mount_point.to_str());
+    let mut delegated = None;
     let node = match (choice, root) {
         (CgroupChoice::None, _) => Err("the configuration says cgroup = \"none\"".to_owned()),
         (CgroupChoice::Path(path), _) => usable(path).map(|()| path.clone()),
         (CgroupChoice::Auto, None) => Err("no cgroup v2 file system is mounted".to_owned()),
         (CgroupChoice::Auto, Some(root)) => match level {
-            Level::Root => usable(root).map(|()| format!("{root}/jacamar.slice")),
-            Level::Capabilities | Level::User => own_group()
-                .map_err(|e| e.to_string())
-                .map(|own| format!("{root}{own}").trim_end_matches('/').to_owned())
-                .and_then(|path| usable(&path).map(|()| path)),
+            Level::Root => usable(root).map(|()| format!("{root}/{NODE}")),
+            Level::Capabilities | Level::User => {
+                let found = delegated_group(root, &own_group()?);
+                delegated = found.clone().ok();
+                found.map(|path| format!("{path}/{NODE}"))
+            }
         },
     };
-    Ok((version, node))
+    Ok(Place { version, node, delegated })
+}
+
+/// The group that was delegated to us: our own, or one above it. systemd starts the processes of a service in a leaf of
+/// what it delegates where `DelegateSubgroup=` says so (systemd 254), and so do we. A user's manager has slices of its own,
+/// and what lies in them is not ours to divide.
+fn delegated_group(root: &str, own: &str) -> Result<String, String> {
+    let own = format!("{root}{own}").trim_end_matches('/').to_owned();
+    usable(&own)?;
+    let is_managers = |name: &str| name.ends_with(".slice") || name.starts_with("user@");
+    let groups = Path::new(&own).ancestors().take_while(|group| group.starts_with(root));
+    let names = groups.filter_map(|group| Some((group.to_str()?, group.file_name()?.to_str()?)));
+    // Our own is delegated, whatever its name.
+    let ours = names.skip(1).take_while(|(path, name)| !is_managers(name) && usable(path).is_ok());
+    Ok(ours.last().map_or(own.clone(), |(path, _)| path.to_owned()))
+}
+
+/// The whole v2 tree, where one is mounted.
+fn root_of_v2(mounts: &[MountInfo]) -> Option<&str> {
+    let root = mounts.iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/");
+    root.and_then(|mount| mount.mount_point.to_str())
+}
+
+/// Whether our process is in a group or below it.
+pub(super) fn is_in(path: &str, mounts: &[MountInfo]) -> Result<bool, ProbeError> {
+    let Some(root) = root_of_v2(mounts) else { return Ok(false) };
+    Ok(Path::new(&format!("{root}{}", own_group()?)).starts_with(path))
+}
+
+/// Groups in groups that systemd makes above what it delegates.
+const DEPTH_MAX: usize = 6;
+
+/// Nodes of ours in what was delegated to the account that started us.
+pub(super) fn delegated_nodes(mounts: &[MountInfo]) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(root) = root_of_v2(mounts) {
+        find_nodes(Path::new(root), DEPTH_MAX, &mut found);
+    }
+    found
+}
+
+/// A group that cannot be listed, or is gone, has none.
+fn find_nodes(group: &Path, depth: usize, found: &mut Vec<String>) {
+    for path in std::fs::read_dir(group).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let own =
+            path.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == getuid().as_raw());
+        match path.to_str() {
+            Some(text) if own && path.file_name() == Some(OsStr::new(NODE)) => found.push(text.to_owned()),
+            Some(_) if depth > 0 && path.is_dir() => find_nodes(&path, depth - 1, found),
+            Some(_) | None => {}
+        }
+    }
 }
 
 /// What changes while jobs run: controllers, and limits above.
 pub(super) fn look_again(host: &mut CgroupHost, mounts: &[MountInfo], processors: Option<&NumberList>) {
     let Ok(node) = &host.node else { return };
-    host.controllers = controllers_below(node);
+    if let Some(delegated) = &mut host.delegated {
+        delegated.crowded = is_crowded(&delegated.path);
+    }
+    host.controllers = controllers_below(node, host.delegated.as_ref());
     host.missing = missing(node);
     let root = mounts
         .iter()
@@ -92,19 +163,32 @@ fn usable(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Controllers that groups below `node` can have without a write above it.
+/// Whether processes are in the group itself. What cannot be read is taken for crowded: a leaf more does no harm.
+fn is_crowded(group: &str) -> bool {
+    text(Path::new(group), "cgroup.procs").is_none_or(|procs| !procs.is_empty())
+}
+
+/// Controllers that groups below `node` can have without a write above it, but in what was delegated to us.
 ///
-/// In a group that holds processes (our own, at the levels below root) none can be enabled any more ("no internal
-/// processes", `admin-guide/cgroup-v2.rst`): there only those count that are enabled already.
-fn controllers_below(node: &str) -> Vec<String> {
+/// In a group that holds processes none can be enabled any more ("no internal processes", `admin-guide/cgroup-v2.rst`):
+/// there only those count that are enabled already.
+fn controllers_below(node: &str, delegated: Option<&Delegated>) -> Vec<String> {
     // A file that cannot be read offers no controller, and a limit that needs one is then refused or told.
-    let read = |path: String| std::fs::read_to_string(path).ok();
-    let occupied = read(format!("{node}/cgroup.procs")).is_some_and(|procs| !procs.is_empty());
-    let own = if occupied { "cgroup.subtree_control" } else { "cgroup.controllers" };
-    let text = read(format!("{node}/{own}")).or_else(|| {
-        let parent = Path::new(node).parent()?.to_str()?;
-        read(format!("{parent}/cgroup.subtree_control"))
-    });
+    let read = |group: &Path, file| text(group, file);
+    let parent = Path::new(node).parent();
+    let text = match delegated.map(|delegated| Path::new(&delegated.path)) {
+        // systemd gives the file away where it delegates a controller at all.
+        Some(group) if access(&group.join("cgroup.subtree_control"), AccessFlags::W_OK).is_ok() => {
+            read(group, "cgroup.controllers")
+        }
+        Some(group) => read(group, "cgroup.subtree_control"),
+        None if Path::new(node).exists() && is_crowded(node) => {
+            read(Path::new(node), "cgroup.subtree_control")
+        }
+        None => {
+            read(Path::new(node), "cgroup.controllers").or_else(|| read(parent?, "cgroup.subtree_control"))
+        }
+    };
     text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 

@@ -37,8 +37,14 @@ pub(super) fn lost_stack(level: Level, own: &Rlimits) -> Result<Option<Max>, Pro
     }
     let parent = getppid().as_raw();
     // 0 is outside of our pid namespace; one that is gone tells nothing either.
-    let Ok(process) = procfs::process::Process::new(parent) else { return Ok(None) };
-    let Ok(limits) = process.limits() else { return Ok(None) };
+    // The keeper may not look at it.
+    let limits =
+        crate::as_starter(|| procfs::process::Process::new(parent).and_then(|process| process.limits()))
+            .map_err(|_| ProbeError::Call {
+                what: "look at the process that started us",
+                errno: Errno::EPERM,
+            })?;
+    let Ok(limits) = limits else { return Ok(None) };
     let soft = match limits.max_stack_size.soft_limit {
         procfs::process::LimitValue::Unlimited => Max::Infinity,
         procfs::process::LimitValue::Value(value) => Max::Value(value),

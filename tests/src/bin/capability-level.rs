@@ -1,8 +1,7 @@
-//! The launch of the capability level, until `jacamar-auth` has the configuration for it.
+//! `exec` at the capability level, which `jacamar-auth` refuses there: whoever may start it could become anybody.
 //!
-//! Installed with `setcap cap_setuid,cap_setgid=ep` and started by an ordinary account, it does what `jacamar-auth`
-//! will do there: its effective and saved uid become the keeper's at once, the real one stays the starter's, so that
-//! the starter can signal it and nobody else can.
+//! Installed with `setcap cap_setuid,cap_setgid=ep` and started by an ordinary account, it does what a stage of
+//! `jacamar-auth` does there.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::print_stdout,
@@ -16,7 +15,6 @@ use std::ffi::OsString;
 use anyhow::{Context, bail};
 use jacamar_plan::{Grant, Level, Site};
 use jacamar_sandbox::{CgroupChoice, Session, SessionError, Words};
-use nix::unistd::{Gid, Uid, setresgid, setresuid};
 
 fn main() {
     let code = match run() {
@@ -43,12 +41,7 @@ fn run() -> anyhow::Result<u8> {
     let command: Vec<OsString> = arguments.collect();
 
     // From the first instruction: before, whoever has the starter's uid could trace us into anything.
-    let (uid, gid) = (Uid::from_raw(keeper), Gid::from_raw(keeper));
-    let unchanged = (Uid::from_raw(u32::MAX), Gid::from_raw(u32::MAX));
-    setresgid(unchanged.1, gid, gid).context("could not take the keeper's gid")?;
-    setresuid(unchanged.0, uid, uid).context("could not take the keeper's uid")?;
-    nix::sys::prctl::set_dumpable(false)?;
-
+    jacamar_sandbox::become_keeper(keeper, keeper)?;
     let level = jacamar_sandbox::level()?;
     if level != Level::Capabilities {
         bail!(

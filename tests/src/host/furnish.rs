@@ -15,9 +15,9 @@ use nix::sys::stat::Mode;
 
 use super::accounts::{Account, Accounts, KEEPER, RUNNER};
 use super::programs::{PRODUCT, TESTBED, program};
-use super::{BIN, PREFIX, PRIVATE, SHARED, SHOWN, STATE};
+use super::{BIN, CAPS_PREFIX, PREFIX, PRIVATE, SHARED, SHOWN, STATE};
 
-/// The capabilities of the program that stands for `jacamar-auth` at the capability level.
+/// The capabilities of `jacamar-auth`, and of the program of the testbed that stands for its `exec`, at the capability level.
 const FILE_CAPABILITIES: &str = "cap_setuid,cap_setgid=ep";
 
 /// What is changed of the base for one kind of test.
@@ -71,6 +71,15 @@ pub(super) fn base(accounts: &Accounts, shown: &[String]) -> Result<()> {
         install(file, &format!("{directory}/{name}"))?;
     }
     run("setcap", &[FILE_CAPABILITIES, &format!("{BIN}/capability-level")])?;
+    make(&format!("{CAPS_PREFIX}/bin"), 0o755)?;
+    for name in PRODUCT {
+        fs::copy(format!("{PREFIX}/bin/{name}"), format!("{CAPS_PREFIX}/bin/{name}"))
+            .with_context(|| format!("could not copy {name}"))?;
+    }
+    let auth = format!("{CAPS_PREFIX}/bin/jacamar-auth");
+    own(&auth, accounts.get(RUNNER))?;
+    fs::set_permissions(&auth, Permissions::from_mode(0o500))?;
+    run("setcap", &[FILE_CAPABILITIES, &auth])?;
 
     etc(accounts)?;
     name_services()?;

@@ -41,6 +41,9 @@ pub use tools::compile;
 
 /// Where the product is installed: every user can read it.
 pub const PREFIX: &str = "/srv/jacamar";
+/// The same programs as the package for an ordinary account's runner installs them: `jacamar-auth` has file capabilities,
+/// and only that account may start it.
+pub const CAPS_PREFIX: &str = "/srv/jacamar-caps";
 /// Programs of the testbed.
 pub const BIN: &str = "/srv/testbed/bin";
 /// Files of tests: every user can pass through it.
@@ -123,6 +126,12 @@ impl Host {
             "mkdir -p /etc/jacamar/profiles.d && printf %s \"$2\" > \"/etc/jacamar/profiles.d/$1.toml\"";
         let wrote = Started::new(self.as_root(&["sh", "-c", script, "sh", name, text])).finish();
         assert_eq!(wrote.code, 0, "{wrote}");
+    }
+
+    /// What makes a command of root's one of an account's: setpriv(1) executes the rest of the line.
+    #[must_use]
+    pub fn become_user(&self, name: &str) -> Vec<String> {
+        become_user(self.accounts.get(name))
     }
 
     /// A command of an account's in this host, with its groups and nothing else of root's.

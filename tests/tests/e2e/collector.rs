@@ -4,34 +4,30 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use testbed::host::{ControlGroup, PREFIX, Ran, Started};
+use testbed::host::{ControlGroup, Level, Ran, Started};
 
 use crate::direct::Direct;
-use crate::place::{Place, STATE, Setup};
+use crate::place::{Place, Setup, own_state};
 
 pub(crate) struct Site {
     pub(crate) place: Place,
     /// The site's node of the root level.
     pub(crate) group: ControlGroup,
-    user_level: bool,
 }
 
 impl Site {
     pub(crate) fn new(setup: Setup) -> Self {
-        let user_level = setup.downscope == "none";
         let place = Place::new(setup);
         let group = ControlGroup::make().expect("root").expect("a host with cgroup v2");
-        // For this thread and what it starts.
-        unshare(CloneFlags::CLONE_NEWNS).expect("root");
-        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).expect("root");
-        mount(Some("tmpfs"), STATE, Some("tmpfs"), MsFlags::empty(), Some("mode=0711")).expect("root");
-        let site = Self { place, group, user_level };
-        let node = if user_level { String::new() } else { format!("cgroup = \"{}\"\n", site.group.path()) };
-        // [sandbox] is the last part.
-        site.place.configure(&format!("{}{node}", site.place.configuration()));
+        if !place.setup.capabilities {
+            own_state(None);
+        }
+        let site = Self { place, group };
+        if site.place.starter().is_none() {
+            // [sandbox] is the last part.
+            let node = format!("cgroup = \"{}\"\n", site.group.path());
+            site.place.configure(&format!("{}{node}", site.place.configuration()));
+        }
         site
     }
 
@@ -39,9 +35,8 @@ impl Site {
         Self::new(Setup::default())
     }
 
-    /// Root level and user level.
-    pub(crate) fn of_level(downscope: &'static str) -> Self {
-        Self::new(Setup { downscope, ..Setup::default() })
+    pub(crate) fn of_level(level: Level) -> Self {
+        Self::new(Setup::of_level(level))
     }
 
     /// A job without sources.
@@ -50,7 +45,7 @@ impl Site {
     }
 
     pub(crate) fn state(&self) -> PathBuf {
-        if self.user_level { self.place.directory.join("state/jacamar") } else { STATE.into() }
+        self.place.state()
     }
 
     /// Names in a directory of the state.
@@ -65,8 +60,16 @@ impl Site {
     /// Neither records nor private directories nor control groups are left.
     #[track_caller]
     pub(crate) fn assert_clean(&self, when: &str) {
-        let left = (self.names("jobs"), self.names("tmp"), self.group.children());
+        let left = (self.names("jobs"), self.names("tmp"), self.users());
         assert_eq!(left, (vec![], vec![], vec![]), "{when}");
+    }
+
+    /// Users' control groups.
+    pub(crate) fn users(&self) -> Vec<PathBuf> {
+        match &self.place.delegated {
+            Some(group) => children(&Path::new(group.path()).join("jacamar.slice")),
+            None => self.group.children(),
+        }
     }
 
     /// All that was made so far was made long ago.
@@ -79,7 +82,7 @@ impl Site {
                 }
             }
         }
-        for user in self.group.children() {
+        for user in self.users() {
             for path in children(&user).iter().chain([&user]) {
                 make_old(path, Duration::from_secs(120));
             }
@@ -87,9 +90,9 @@ impl Site {
     }
 
     /// The command of a collection, with this configuration.
-    pub(crate) fn words(&self) -> [String; 4] {
-        let driver = format!("{PREFIX}/bin/jacamar-auth");
-        [driver, "gc".into(), "--configuration".into(), self.place.path("config.toml")]
+    pub(crate) fn words(&self) -> Vec<String> {
+        let more = ["gc".into(), "--configuration".into(), self.place.path("config.toml")];
+        self.place.driver_words().into_iter().chain(more).collect()
     }
 
     pub(crate) fn start_gc(&self, direct: &Direct<'_>, more: &[&str]) -> Started {
@@ -139,11 +142,12 @@ impl Site {
     pub(crate) fn runner_script(&self, more: &str) -> String {
         let config = self.place.path("config.toml");
         format!(
-            "D={PREFIX}/bin/jacamar-auth; C={config}\n\
+            "D='{}'; C={config}\n\
              KILL='strace -o /dev/null -e trace=flock -e inject=flock:signal=KILL:when=1'\n\
              $D config --configuration $C > out.json || exit 9\n\
              export JACAMAR_CI_RECORD=$(grep -o '\"JACAMAR_CI_RECORD\":\"[0-9a-f]*' out.json | cut -d'\"' -f4)\n\
-             {more}\n:\n"
+             {more}\n:\n",
+            self.place.driver_words().join(" ")
         )
     }
 }

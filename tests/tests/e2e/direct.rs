@@ -1,19 +1,19 @@
 //! The driver's calls one by one, as the runner makes them, for what happens between and during them.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use testbed::gitlab::{Job, entries};
-use testbed::host::{PREFIX, Ran, Started};
+use testbed::host::{Ran, Started};
 
-use crate::place::{Place, STATE, write};
+use crate::place::{Place, write};
 
 /// The runner's.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// One job of which the test is the runner.
 pub(crate) struct Direct<'p> {
@@ -21,15 +21,14 @@ pub(crate) struct Direct<'p> {
     /// The runner's private directory.
     pub(crate) directory: PathBuf,
     environment: Vec<(String, String)>,
-    /// Root, or at the user level the CI user.
-    user_level: bool,
     record: Option<String>,
+    /// At the capability level: in the control group that was delegated.
+    in_group: bool,
 }
 
 impl<'p> Direct<'p> {
-    /// The level is the user's where the site's `downscope` is `none`.
+    /// At the level of the place.
     pub(crate) fn new(place: &'p Place, job: &Job) -> Self {
-        let user_level = place.setup.downscope == "none";
         let directory = (0..)
             .map(|number| place.directory.join("runner").join(format!("custom-executor{number}")))
             .find(|path| !path.exists())
@@ -49,10 +48,10 @@ impl<'p> Direct<'p> {
         for variable in entries(&job.variables) {
             environment.push((format!("CUSTOM_ENV_{}", variable.key), variable.value.clone()));
         }
-        let direct = Self { place, directory, environment, user_level, record: None };
+        let direct = Self { place, directory, environment, record: None, in_group: true };
         direct.respond(&job.response_json().expect("JSON"));
         direct.give_away(&direct.directory);
-        if user_level {
+        if place.setup.downscope == "none" {
             let state = place.directory.join("state");
             fs::create_dir_all(&state).expect("a directory");
             direct.give_away(&state);
@@ -62,20 +61,19 @@ impl<'p> Direct<'p> {
 
     fn give_away(&self, path: &Path) {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("ours");
-        if self.user_level {
-            let account = self.place.account();
-            chown(path, Some(account.uid), Some(account.gid)).expect("root");
-        }
+        self.place.give_to_starter(path);
     }
 
     /// Replaces the response file.
     pub(crate) fn respond(&self, response: &[u8]) {
         let path = self.directory.join("response.json");
         write(&path.display().to_string(), response, 0o600);
-        if self.user_level {
-            let account = self.place.account();
-            chown(path, Some(account.uid), Some(account.gid)).expect("root");
-        }
+        self.place.give_to_starter(&path);
+    }
+
+    /// At the capability level: as if the unit had no `Delegate=yes`.
+    pub(crate) fn outside_of_the_group(&mut self) {
+        self.in_group = false;
     }
 
     /// Takes a variable away.
@@ -90,19 +88,16 @@ impl<'p> Direct<'p> {
 
     /// A call of the driver by a command that executes it: setpriv, prlimit, env.
     pub(crate) fn command_under(&self, under: &[&str], arguments: &[&str]) -> Command {
-        let driver = format!("{PREFIX}/bin/jacamar-auth");
-        let words: Vec<&str> =
-            under.iter().copied().chain([driver.as_str()]).chain(arguments.iter().copied()).collect();
+        let driver = self.place.driver_words();
+        let driver = driver.iter().map(String::as_str);
+        let words: Vec<&str> = under.iter().copied().chain(driver).chain(arguments.iter().copied()).collect();
         self.any(&words)
     }
 
     /// Another command with the driver's environment.
     pub(crate) fn any(&self, words: &[&str]) -> Command {
-        let account = self.place.account();
-        let ids = [format!("--reuid={}", account.uid), format!("--regid={}", account.gid)];
-        let become_user = ["setpriv", &ids[0], &ids[1], "--init-groups", "--"];
-        let before: &[&str] = if self.user_level { &become_user } else { &[] };
-        let words: Vec<&str> = before.iter().chain(words).copied().collect();
+        let before = if self.in_group { self.place.surroundings() } else { Vec::new() };
+        let words: Vec<&str> = before.iter().map(String::as_str).chain(words.iter().copied()).collect();
         // In this thread's mount namespace, which may be another than the host's.
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).env_clear().env("PATH", PATH).stdin(Stdio::null());
@@ -145,17 +140,14 @@ impl<'p> Direct<'p> {
 
     /// The state directory.
     pub(crate) fn state(&self) -> PathBuf {
-        if self.user_level { self.place.directory.join("state/jacamar") } else { STATE.into() }
+        self.place.state()
     }
 
     /// Writes a script as the runner does; the arguments of its `run`.
     pub(crate) fn script(&self, text: &str) -> [String; 3] {
         let path = self.directory.join("script");
         write(&path.display().to_string(), text.as_bytes(), 0o700);
-        if self.user_level {
-            let account = self.place.account();
-            chown(&path, Some(account.uid), Some(account.gid)).expect("root");
-        }
+        self.place.give_to_starter(&path);
         ["run".into(), path.display().to_string(), "build_script".into()]
     }
 

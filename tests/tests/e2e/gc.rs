@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use testbed::host::{PREFIX, Process, Started, alive, marked, wait_gone, with_descendants};
+use testbed::host::{LEVELS, Level, PREFIX, Process, Started, alive, marked, wait_gone, with_descendants};
 
 use crate::collector::{Site, children, make_old};
 use crate::direct::Direct;
@@ -46,40 +46,40 @@ fn driver_below(runner: &Started) -> Vec<Process> {
 
 #[test]
 fn nothing_of_a_living_job_is_touched() {
-    for downscope in ["setuid", "none"] {
-        let site = Site::of_level(downscope);
+    for level in LEVELS {
+        let site = Site::of_level(level);
         let mut direct = site.direct();
-        assert_eq!(direct.config().code, 0, "{downscope}");
+        assert_eq!(direct.config().code, 0, "{level}");
         site.age();
         site.gc_finds_nothing(&direct, "after config");
         let ran = Started::new(direct.command(&["prepare"])).finish();
-        assert_eq!(ran.code, 0, "{downscope}: {ran}");
+        assert_eq!(ran.code, 0, "{level}: {ran}");
         let script = direct.run("echo kept > /tmp/kept; echo up; sleep 77777\n");
         script.wait_for("up");
         let processes = with_descendants(script.pid());
-        let before = (site.names("jobs"), site.names("tmp"), site.group.children());
+        let before = (site.names("jobs"), site.names("tmp"), site.users());
         assert!(processes.len() >= 4 && before.1.len() == 1, "{processes:?} {before:?}");
         make_old(&record_file(&site, direct.record()), DAY);
         site.age();
         site.gc_finds_nothing(&direct, "while it runs");
-        assert_eq!(alive(&processes).len(), processes.len(), "{downscope}");
-        assert_eq!((site.names("jobs"), site.names("tmp"), site.group.children()), before, "{downscope}");
+        assert_eq!(alive(&processes).len(), processes.len(), "{level}");
+        assert_eq!((site.names("jobs"), site.names("tmp"), site.users()), before, "{level}");
         kill(script.pid(), Signal::SIGTERM).expect("alive");
         assert_ne!(script.finish_within(Duration::from_secs(20)).code, 0);
         site.age();
         site.gc_finds_nothing(&direct, "between two stages");
-        assert_eq!(direct.run("cat /tmp/kept\n").finish().out, "kept\n", "{downscope}");
+        assert_eq!(direct.run("cat /tmp/kept\n").finish().out, "kept\n", "{level}");
         assert_eq!(direct.cleanup().code, 0);
         site.gc_finds_nothing(&direct, "after it");
-        site.assert_clean(downscope);
+        site.assert_clean(&level.to_string());
     }
 }
 
 /// Whichever stage's driver is killed, and the runner with it.
 #[test]
 fn a_job_whose_runner_is_gone_is_finished() {
-    for downscope in ["setuid", "none"] {
-        let site = Site::of_level(downscope);
+    for level in LEVELS {
+        let site = Site::of_level(level);
         let direct = site.direct();
         let script = direct.script("echo up; trap '' TERM; sleep 77777 & sleep 77777; sleep 77777\n");
         let run = format!("$D {} & wait", script.join(" "));
@@ -89,7 +89,7 @@ fn a_job_whose_runner_is_gone_is_finished() {
             ("run", &format!("$D prepare; {run}")),
             ("cleanup", "$D prepare; $KILL $D cleanup --configuration $C; echo up; exec sleep 77777"),
         ] {
-            let when = format!("{downscope}, {stage}");
+            let when = format!("{level}, {stage}");
             let runner = site.runner(&direct, more);
             runner.wait_for("up");
             let processes = with_descendants(runner.pid());
@@ -121,8 +121,10 @@ fn a_job_whose_runner_is_gone_is_finished() {
 /// Nothing of it runs, but its directories are there, and the runner's file variables in the user's own.
 #[test]
 fn a_job_of_another_boot_is_finished() {
-    for (downscope, memory) in [("setuid", false), ("setuid", true), ("none", false)] {
-        let site = Site::of_level(downscope);
+    for (level, memory) in
+        [(Level::Root, false), (Level::Root, true), (Level::Capabilities, false), (Level::User, false)]
+    {
+        let site = Site::of_level(level);
         let direct = site.direct().prepared();
         let written = direct.run("mkdir -p \"$PWD\"; echo x > /tmp/x\n").finish();
         assert_eq!(written.code, 0, "{written}");
@@ -153,14 +155,14 @@ fn a_job_of_another_boot_is_finished() {
                 .as_bytes(),
             0o600,
         );
-        if downscope == "none" {
+        if level == Level::User {
             let file = site.state().join("jobs").join(direct.record()).join("supervisor");
             chown(file, Some(account.uid), Some(account.gid)).expect("root");
         }
         edit(&site, direct.record(), |record| {
             record["boot_id"] = json!("00000000-0000-0000-0000-000000000000");
         });
-        let when = format!("{downscope}, {memory}");
+        let when = format!("{level}, {memory}");
         site.gc_says(&direct, &finished("the host restarted"), &when);
         assert!(!fs::exists(&secret).expect("root"), "{when}");
         site.assert_clean(&when);
@@ -222,7 +224,7 @@ fn records_of_another_version_are_named_and_left() {
 /// A home that two hosts share: what the other one has is not ours to judge.
 #[test]
 fn at_the_user_level_another_host_is_left_in_peace() {
-    let site = Site::of_level("none");
+    let site = Site::of_level(Level::User);
     let direct = site.direct().prepared();
     edit(&site, direct.record(), |record| {
         record["host"] = json!("login9");
@@ -261,11 +263,11 @@ fn exec(site: &Site, direct: &Direct<'_>, profile: &str, script: &str) -> Starte
 
 #[test]
 fn what_a_killed_exec_leaves_is_removed() {
-    for (downscope, profile) in [("setuid", "default"), ("setuid", "compat"), ("none", "default")] {
-        let site = Site::of_level(downscope);
+    for (level, profile) in [(Level::Root, "default"), (Level::Root, "compat"), (Level::User, "default")] {
+        let site = Site::of_level(level);
         let direct = site.direct();
-        let when = format!("{downscope}, {profile}");
-        let mark = format!("MARK_GC_{}_{downscope}_{profile}", std::process::id());
+        let when = format!("{level}, {profile}");
+        let mark = format!("MARK_GC_{}_{level}_{profile}", std::process::id());
         let script = format!(
             "export {mark}=1; echo x > /tmp/x\n\
              setsid sh -c 'trap \"\" TERM HUP; exec </dev/null >/dev/null 2>&1; sleep 77777; sleep 77777' &\n\

@@ -4,25 +4,26 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testbed::host::{Process, Started, alive, marked, wait_gone, with_descendants};
+use testbed::host::{Level, Process, Started, alive, marked, wait_gone, with_descendants};
 
 use crate::direct::Direct;
 use crate::left;
 use crate::place::{Place, Setup};
 
-/// Where it is tried: root level under both profiles, user level under `default`.
-fn places() -> [(&'static str, Place); 3] {
-    let root = |profile| Place::new(Setup { profile: Some(profile), ..long_patience() });
+/// Where it is tried, with SIGTERM alone taking longer than any test waits: under both profiles as root and with file capabilities, user level under `default`.
+fn places() -> [(&'static str, Setup); 5] {
+    let setup = |level, profile| Setup {
+        profile: Some(profile),
+        general: "kill_timeout = \"1h\"".into(),
+        ..Setup::of_level(level)
+    };
     [
-        ("root, default", root("default")),
-        ("root, compat", root("compat")),
-        ("user, default", Place::new(Setup { downscope: "none", ..long_patience() })),
+        ("root, default", setup(Level::Root, "default")),
+        ("root, compat", setup(Level::Root, "compat")),
+        ("capabilities, default", setup(Level::Capabilities, "default")),
+        ("capabilities, compat", setup(Level::Capabilities, "compat")),
+        ("user, default", setup(Level::User, "default")),
     ]
-}
-
-/// SIGTERM alone would take longer than any test waits.
-fn long_patience() -> Setup {
-    Setup { general: "kill_timeout = \"1h\"".into(), ..Setup::default() }
 }
 
 /// A stage under way: its script ignores SIGTERM, and so do a process in the background and one in a session of its
@@ -61,7 +62,8 @@ fn prepared(place: &Place) -> Direct<'_> {
 
 #[test]
 fn cleanup_alone_leaves_nothing_after_sigkill() {
-    for (name, place) in places() {
+    for (name, setup) in places() {
+        let place = Place::new(setup);
         for (number, victims) in
             [["supervisor", ""], ["pid 1", ""], ["supervisor", "pid 1"]].iter().enumerate()
         {
@@ -85,7 +87,8 @@ fn cleanup_alone_leaves_nothing_after_sigkill() {
 
 #[test]
 fn cleanup_ends_a_run_that_ignores_sigterm() {
-    for (name, place) in places() {
+    for (name, setup) in places() {
+        let place = Place::new(setup);
         let direct = prepared(&place);
         let stage =
             Stubborn::start(&direct, &format!("MARK_E2E_{}_{}", std::process::id(), name.replace(", ", "_")));
@@ -106,12 +109,11 @@ fn cleanup_ends_a_run_that_ignores_sigterm() {
 /// no cleanup comes.
 #[test]
 fn a_runner_that_dies_ends_the_stage() {
-    for (name, mut place) in places() {
-        place.setup.general = "kill_timeout = \"500ms\"".into();
-        place.configure(&place.configuration());
+    for (name, setup) in places() {
+        let place = Place::new(Setup { general: "kill_timeout = \"500ms\"".into(), ..setup });
         let direct = prepared(&place);
         let words = direct.script("trap '' TERM; echo up; while :; do sleep 77777; done\n");
-        let driver = format!("{}/bin/jacamar-auth", testbed::host::PREFIX);
+        let driver = place.driver_words().join(" ");
         let line = format!("{driver} {} & wait", words.join(" "));
         // The shell is the runner: it starts the driver and waits.
         let runner = Started::new(direct.any(&["sh", "-c", &line]));
@@ -129,7 +131,8 @@ fn a_runner_that_dies_ends_the_stage() {
 
 #[test]
 fn cleanup_comes_as_often_as_it_likes() {
-    for (name, place) in places() {
+    for (name, setup) in places() {
+        let place = Place::new(setup);
         let direct = prepared(&place);
         let script = direct.run("echo hello\n").finish();
         assert_eq!((script.code, script.out.as_str()), (0, "hello\n"), "{name}: {script}");

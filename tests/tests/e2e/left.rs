@@ -15,7 +15,8 @@ pub(crate) fn of_job(state: &Path, record: &str) -> Vec<PathBuf> {
     let groups =
         mounts.lines().filter(|line| line.contains(" - cgroup2 ")).filter_map(|line| line.split(' ').nth(4));
     for group in groups {
-        named(&Path::new(group).join("jacamar.slice"), record, &mut found);
+        // A delegated node may be anywhere.
+        named(Path::new(group), record, &mut found);
     }
     found
 }

@@ -16,6 +16,7 @@ mod exit_codes;
 mod gc;
 mod golden;
 mod helpers;
+mod keeper;
 mod killed;
 mod left;
 mod place;

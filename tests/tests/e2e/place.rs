@@ -7,10 +7,13 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::Value;
 use testbed::gitlab::{Facts, GitLab, IdToken, Job, JobBuilder, Repository, Spoil};
-use testbed::host::{Account, BIN, CI1, Host, PREFIX, Started, program};
+use testbed::host::{
+    Account, BIN, CAPS_PREFIX, CI1, ControlGroup, Host, KEEPER, Level, PREFIX, RUNNER, Started, program,
+};
 use testbed::runner::{JobResult, Pauses, Runner, Running, Version};
 
 /// Long enough for a busy machine.
@@ -67,6 +70,8 @@ pub(crate) struct Setup {
     pub(crate) general: String,
     /// `[auth] downscope`
     pub(crate) downscope: &'static str,
+    /// The runner is an ordinary account and `jacamar-auth` has file capabilities.
+    pub(crate) capabilities: bool,
     /// `[auth]` besides.
     pub(crate) auth: String,
     /// `graceful_kill_timeout` of the runner, in seconds.
@@ -84,11 +89,20 @@ impl Default for Setup {
             profile: Some("default"),
             general: String::new(),
             downscope: "setuid",
+            capabilities: false,
             auth: String::new(),
             graceful: 20,
             version: Version::V19_4,
             runner: String::new(),
         }
+    }
+}
+
+impl Setup {
+    /// As in most tests, with a driver of this level.
+    pub(crate) fn of_level(level: Level) -> Self {
+        let downscope = if level == Level::User { "none" } else { "setuid" };
+        Self { downscope, capabilities: level == Level::Capabilities, ..Self::default() }
     }
 }
 
@@ -98,6 +112,8 @@ pub(crate) struct Place {
     pub(crate) gitlab: GitLab,
     pub(crate) setup: Setup,
     pub(crate) directory: PathBuf,
+    /// Of the capability level: the control group that was delegated to the runner, as by `Delegate=yes`.
+    pub(crate) delegated: Option<ControlGroup>,
     repository: Repository,
 }
 
@@ -110,12 +126,18 @@ impl Place {
         repository.commit([testbed::gitlab::File::from(("README", "hello\n"))], "First").expect("git");
         let directory = Path::new(PLACES).join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
         fs::create_dir_all(directory.join("runner")).expect("a directory");
-        let place = Self { host, gitlab, setup, directory, repository };
+        let delegated = setup.capabilities.then(|| {
+            own_state(Some(host.accounts().get(KEEPER)));
+            let group = ControlGroup::make().expect("root").expect("a host with cgroup v2");
+            group.delegate(host.accounts().get(RUNNER)).expect("root");
+            group
+        });
+        let place = Self { host, gitlab, setup, directory, delegated, repository };
         place.configure(&place.configuration());
-        if place.setup.downscope == "none" {
-            let account = place.account();
+        if place.starter().is_some() {
+            let writer = if place.setup.capabilities { host.accounts().get(KEEPER) } else { place.account() };
             write(&place.path("audit.jsonl"), b"", 0o600);
-            chown(place.path("audit.jsonl"), Some(account.uid), Some(account.gid)).expect("root");
+            chown(place.path("audit.jsonl"), Some(writer.uid), Some(writer.gid)).expect("root");
         }
         place
     }
@@ -135,7 +157,9 @@ impl Place {
         let url = self.gitlab.url();
         // Records of the user level are apart from root's, so two jobs would take the same build directory.
         let data_dir = match *downscope {
-            "none" => format!("$HOME/{}", self.directory.file_name().unwrap_or_default().display()),
+            _ if self.starter().is_some() => {
+                format!("$HOME/{}", self.directory.file_name().unwrap_or_default().display())
+            }
             _ => "$HOME".to_owned(),
         };
         let profile = profile.map(|name| format!("[sandbox]\nprofile = \"{name}\"\n")).unwrap_or_default();
@@ -155,6 +179,50 @@ impl Place {
 
     pub(crate) fn account(&self) -> &'static Account {
         self.host.accounts().get(self.setup.user)
+    }
+
+    /// Who starts the driver, where that is not root.
+    pub(crate) fn starter(&self) -> Option<&'static Account> {
+        if self.setup.capabilities {
+            Some(self.host.accounts().get(RUNNER))
+        } else if self.setup.downscope == "none" {
+            Some(self.account())
+        } else {
+            None
+        }
+    }
+
+    /// Gives a file or directory of the runner's to who starts the driver.
+    pub(crate) fn give_to_starter(&self, path: &Path) {
+        if let Some(account) = self.starter() {
+            chown(path, Some(account.uid), Some(account.gid)).expect("root");
+        }
+    }
+
+    /// The driver.
+    pub(crate) fn driver(&self) -> String {
+        format!("{}/bin/jacamar-auth", if self.setup.capabilities { CAPS_PREFIX } else { PREFIX })
+    }
+
+    /// For a command of root's: what executes the rest of the line where the runner is. At the capability level that is a
+    /// control group, and root still, so that strace(1) does not take the file capabilities away.
+    pub(crate) fn surroundings(&self) -> Vec<String> {
+        match (&self.delegated, self.starter()) {
+            (Some(group), _) => group.enter().into(),
+            (None, Some(account)) => self.host.become_user(account.name),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// What executes the driver there.
+    pub(crate) fn driver_words(&self) -> Vec<String> {
+        let become_user = self.delegated.as_ref().map(|_| self.host.become_user(RUNNER));
+        become_user.into_iter().flatten().chain([self.driver()]).collect()
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> PathBuf {
+        if self.setup.downscope == "none" { self.directory.join("state/jacamar") } else { STATE.into() }
     }
 
     pub(crate) fn facts(&self) -> Facts {
@@ -191,7 +259,7 @@ impl Place {
 
     /// `config.toml` of the runner.
     pub(crate) fn runner_configuration(&self) -> String {
-        let driver = format!("{PREFIX}/bin/jacamar-auth");
+        let driver = self.driver();
         let config = self.path("config.toml");
         format!(
             "[[runners]]\nname = \"testbed\"\nurl = \"{}\"\nid = 3\ntoken = \"glrt-testbed\"\n\
@@ -249,6 +317,17 @@ impl Place {
             .iter()
             .fold(text, |text, near| text.replace(near, "3600 seconds"));
         neutral_names(&text)
+    }
+}
+
+/// From now on this thread, and what it starts, has a state directory that nobody else has.
+pub(crate) fn own_state(owner: Option<&Account>) {
+    unshare(CloneFlags::CLONE_NEWNS).expect("root");
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).expect("root");
+    mount(Some("tmpfs"), STATE, Some("tmpfs"), MsFlags::empty(), Some("mode=0711")).expect("root");
+    if let Some(owner) = owner {
+        chown(STATE, Some(owner.uid), Some(owner.gid)).expect("root");
     }
 }
 

@@ -125,6 +125,20 @@ fn at_the_user_level() {
     assert!(!Path::new("/tmp/e2e-user").exists(), "the job's /tmp is its own");
 }
 
+/// Its runner is an ordinary account in a delegated control group, and nothing is root's but the configuration.
+#[test]
+fn at_the_capability_level() {
+    for (profile, name) in [("default", "e2e-caps"), ("compat", "e2e-caps-compat")] {
+        let setup = Setup { capabilities: true, profile: Some(profile), ..Setup::default() };
+        let place = Place::new(setup);
+        check(&place, Path::new(STATE), name, |job| user_level::run(&place, job));
+        assert_eq!(Path::new("/tmp").join(name).exists(), profile == "compat");
+        let group = place.delegated.as_ref().expect("a delegated group").path();
+        let left = crate::collector::children(&Path::new(group).join("jacamar.slice"));
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
 #[test]
 fn with_older_runners() {
     for version in [Version::V17_3, Version::V17_4] {

@@ -1,34 +1,40 @@
-//! A runner that is an ordinary user's process, with `downscope = "none"`.
+//! A runner that is an ordinary account's process: with `downscope = "none"` the CI user's, at the capability level its own.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::process::{Command, Stdio};
 
 use testbed::gitlab::JobBuilder;
 use testbed::host::{BIN, PATIENCE, Started};
 use testbed::runner::JobResult;
 
+use crate::direct::PATH;
 use crate::place::{Place, write};
 
-/// Starts the runner stand-in as the place's account; its result comes in the file `result.json`.
+/// Starts the runner stand-in as that account, in this thread's mount namespace; its result comes in the file `result.json`.
 pub(crate) fn start(place: &Place, job: JobBuilder) -> Started {
-    let account = place.account();
+    let account = place.starter().expect("not root");
     for name in ["state", "runner"] {
         let path = place.directory.join(name);
         fs::create_dir_all(&path).expect("a directory");
-        chown(&path, Some(account.uid), Some(account.gid)).expect("root");
+        place.give_to_starter(&path);
     }
     let job = place.gitlab.admit(job).response_json().expect("JSON");
     for (name, content) in
         [("runner.toml", place.runner_configuration().as_bytes()), ("job.json", &job), ("result.json", b"")]
     {
         write(&place.path(name), content, 0o600);
-        chown(place.directory.join(name), Some(account.uid), Some(account.gid)).expect("root");
+        place.give_to_starter(&place.directory.join(name));
     }
     let program = format!("{BIN}/runner-standin");
     let (config, job, result) =
         (place.path("runner.toml"), place.path("job.json"), place.path("result.json"));
-    let words = [&program, "--config", &config, "--job", &job, "--result", &result];
-    let mut command = place.host.as_user(place.setup.user, &words);
+    let words =
+        [&program, "--config", &config, "--job", &job, "--result", &result].map(|word| word.to_owned());
+    // The driver's words, with the runner in place of the driver.
+    let become_starter = place.driver_words().into_iter().rev().skip(1).collect::<Vec<_>>().into_iter().rev();
+    let words: Vec<String> = place.surroundings().into_iter().chain(become_starter).chain(words).collect();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).env_clear().env("PATH", PATH).stdin(Stdio::null());
     command.env("HOME", &account.home).env("USER", account.name).env("TMPDIR", place.path("runner"));
     command.env("XDG_STATE_HOME", place.path("state"));
     Started::new(command)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use testbed::host::{PREFIX, Ran, Started, marked, wait_gone};
+use testbed::host::{Level, Ran, Started, marked, wait_gone};
 
 use crate::collector::{Site, children};
 use crate::direct::Direct;
@@ -87,7 +87,8 @@ impl<'a> Work<'a> {
             self.site.runner(direct, &words).finish()
         } else {
             let config = self.site.place.path("config.toml");
-            let line = format!("D={PREFIX}/bin/jacamar-auth; C={config}\n{words}");
+            let driver = self.site.place.driver_words().join(" ");
+            let line = format!("D='{driver}'; C={config}\n{words}");
             Started::new(direct.any(&["sh", "-c", &line])).finish()
         }
     }
@@ -215,10 +216,10 @@ fn cleanup() {
 
 #[test]
 fn exec() {
-    for downscope in ["setuid", "none"] {
-        let site = Site::of_level(downscope);
+    for level in [Level::Root, Level::User] {
+        let site = Site::of_level(level);
         let (user, name) =
-            (site.place.setup.user, if downscope == "none" { "exec of oneself" } else { "exec" });
+            (site.place.setup.user, if level == Level::User { "exec of oneself" } else { "exec" });
         let call = format!("$D exec --user {user} --profile default -- sh -c 'echo x > /tmp/x'");
         Work { site: &site, name, before: String::new(), call, in_job: false, least: 25 }.killed_everywhere();
     }
@@ -227,11 +228,23 @@ fn exec() {
 /// The user level.
 #[test]
 fn stages_of_a_job_of_oneself() {
-    let site = Site::of_level("none");
+    let site = Site::of_level(Level::User);
     let run = run_of(&site.direct());
     let begun = format!("$D prepare\n{run}");
     Work::in_job(&site, "own prepare", String::new(), "$D prepare".into(), 25).killed_everywhere();
     Work::in_job(&site, "own cleanup", begun, "$D cleanup --configuration $C".into(), 30).killed_everywhere();
+}
+
+/// The keeper's supervisor, in a delegated group.
+#[test]
+fn stages_at_the_capability_level() {
+    let site = Site::of_level(Level::Capabilities);
+    let (before, run) = ("$D prepare".to_owned(), run_of(&site.direct()));
+    let begun = format!("{before}\n{run}");
+    Work::in_job(&site, "prepare of the keeper", String::new(), before.clone(), 35).killed_everywhere();
+    Work::in_job(&site, "run of the keeper", before, run, 20).killed_everywhere();
+    Work::in_job(&site, "cleanup of the keeper", begun, "$D cleanup --configuration $C".into(), 40)
+        .killed_everywhere();
 }
 
 /// A collection that is killed itself: the next one goes on.

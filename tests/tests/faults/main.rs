@@ -8,8 +8,8 @@
 //! Left out, because nothing outside of the process differs before and after: reads, polls, waits, descriptors that are
 //! closed or opened for reading, memory, signals' masks. Left out besides: kills of process 1 and of the user's side
 //! (`attacks/kills.rs`, `e2e/killed.rs`), calls of the child before it executes (`attacks/fails.rs`), `config` while it
-//! fetches keys (a kill may leave a part of a file in `<state>/keys`), the capability level, and at the user level
-//! `config` and `run`.
+//! fetches keys (a kill may leave a part of a file in `<state>/keys`), `config` below the root level, and at the user level
+//! `run`.
 #![expect(clippy::indexing_slicing, clippy::print_stderr, reason = "what a test does not find fails it")]
 #![allow(dead_code, reason = "modules of e2e/, which uses all of them")]
 

@@ -4,8 +4,9 @@ use std::fmt;
 
 use super::{Planner, Unplannable};
 use crate::{
-    Amount, Bytes, CgroupNode, Control, CpuQuota, Grant, Job, JobCgroup, Key, Limit, Max, Memory, Micros,
-    Need, OomPolicy, PlannedLimit, PlannedRlimit, Resource, Resources, Setting, Stage, Tasks, Weight,
+    Amount, Bytes, CgroupNode, Control, CpuQuota, Delegated, DelegatedGroup, Grant, Job, JobCgroup, Key,
+    Limit, Max, Memory, Micros, Need, OomPolicy, PlannedLimit, PlannedRlimit, Resource, Resources, Setting,
+    Stage, Tasks, Weight,
 };
 
 /// Whose limits they are.
@@ -67,7 +68,11 @@ impl Planner<'_> {
             Stage::Cleanup => format!("{job_path}/cleanup.scope"),
             Stage::Exec => format!("{job_path}/exec.scope"),
         };
+        let delegated = self.host.cgroup.delegated.as_ref().map(|Delegated { path, crowded }| {
+            DelegatedGroup { path: path.clone(), runner: crowded.then(|| format!("{path}/runner")) }
+        });
         Ok(Some(JobCgroup {
+            delegated,
             site: CgroupNode { path: node.clone(), limits: site },
             user: CgroupNode { path: user_path, limits: user },
             job: CgroupNode { path: job_path, limits },

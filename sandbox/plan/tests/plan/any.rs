@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jacamar_plan::{
     Above, AddressFamilies, Amount, Answer, Arch, Bytes, CallRule, Calls, CgroupHost, CgroupVersion,
-    Condition, Control, Host, KeyringMode, Level, Max, Memory, MountFlags, Need, Presence, Profile,
-    ProtectProc, ProtectSystem, Resource, Resources, Rlimit, Setting, Settings, Site, Tasks,
+    Condition, Control, Delegated, Host, KeyringMode, Level, Max, Memory, MountFlags, Need, Presence,
+    Profile, ProtectProc, ProtectSystem, Resource, Resources, Rlimit, Setting, Settings, Site, Tasks,
     TemporaryFileSystem, Urgency,
 };
 use proptest::option::of;
@@ -44,10 +44,15 @@ fn cgroup() -> impl Strategy<Value = CgroupHost> {
     ];
     let controllers = vec!["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
     let missing = subsequence(vec!["memory.swap.max", "cpu.idle", "io.weight"], 0..=3);
-    (select(versions), node, subsequence(controllers, 0..=6), missing).prop_map(
-        |(version, node, controllers, missing)| CgroupHost {
+    let delegated = proptest::option::of(any::<bool>().prop_map(|crowded| Delegated {
+        path: "/sys/fs/cgroup/system.slice/gitlab-runner.service".into(),
+        crowded,
+    }));
+    (select(versions), node, subsequence(controllers, 0..=6), missing, delegated).prop_map(
+        |(version, node, controllers, missing, delegated)| CgroupHost {
             version,
             node,
+            delegated,
             controllers: controllers.into_iter().map(str::to_owned).collect(),
             missing: missing.into_iter().map(str::to_owned).collect(),
             above: Above::default(),

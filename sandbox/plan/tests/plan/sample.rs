@@ -30,6 +30,7 @@ pub(crate) fn host(level: Level) -> Host {
         cgroup: CgroupHost {
             version: CgroupVersion::V2,
             node: Ok("/sys/fs/cgroup/jacamar.slice".into()),
+            delegated: None,
             controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(Into::into).to_vec(),
             missing: Vec::new(),
             above: Above::default(),
