@@ -292,7 +292,7 @@ impl Collector<'_> {
 
     fn group(&self, node: &str, found: &jacamar_sandbox::JobNode) -> anyhow::Result<Option<Found>> {
         // Helpers of `config` have a word behind the record's name.
-        let record = found.name.split('-').next().and_then(RecordName::new);
+        let record = found.name.split('_').next().and_then(RecordName::new);
         let Some(record) = record.filter(|_| !is_young(found.modified)) else { return Ok(None) };
         let record = record.as_str();
         let directory = self.state.join("tmp").join(record);

@@ -75,7 +75,7 @@ impl<'a> Helpers<'a> {
             Grant { account: self.account.clone(), claims_digest: String::new(), rule: "own process".into() };
         // It has no directories of its own, and ssh is not its business.
         let host = Host { ssh_config_files: false, ..self.host.clone() };
-        let job = job_without_directories(format!("{}-{}", self.record_name, task.word));
+        let job = job_without_directories(format!("{}_{}", self.record_name, task.word));
         let terms = Terms {
             grant: &grant,
             profile,

@@ -8,23 +8,28 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use jacamar_kernel::Errno;
-use jacamar_plan::{CgroupNode, DelegatedGroup, JobCgroup, Level, Step, StepError};
+use jacamar_plan::{CgroupNode, DelegatedGroup, JobCgroup, Level, Manager, Step, StepError};
 use limit::limit;
 use nix::dir::Dir;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{Flock, OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, UnlinkatFlags, getuid, read, unlinkat, write};
 
+use crate::LaunchError;
 use crate::file_ids::FileIds;
+use crate::systemd::{self, SystemdError};
 
 /// A leaf with our processes in it, and the nodes above it.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     plan: JobCgroup,
-    leaf: OwnedFd,
+    /// None until systemd has made it.
+    leaf: Option<OwnedFd>,
     owner: FileIds,
+    /// While systemd makes it: nobody takes the slices above for empty.
+    held: Option<Flock<OwnedFd>>,
 }
 
 /// At the capability level the delegated subtree belongs to the runner, not to the keeper.
@@ -49,8 +54,35 @@ const FILE_MAX_BYTES: usize = 64 * 1024;
 
 impl Cgroup {
     /// Makes the groups and writes the limits; where a step fails, what was made for this job is removed.
-    pub(crate) fn create(plan: &JobCgroup, level: Level) -> Result<Self, StepError> {
-        let owner = owner(level);
+    pub(crate) fn create(plan: &JobCgroup, level: Level) -> Result<Self, LaunchError> {
+        match plan.manager {
+            Manager::Ourselves => Ok(Self::create_ours(plan, owner(level))?),
+            Manager::Systemd => Self::create_slices(plan),
+        }
+    }
+
+    fn create_slices(plan: &JobCgroup) -> Result<Self, LaunchError> {
+        let step = |path: &str| {
+            let step = Step::StartSlice { path: path.to_owned() };
+            move |error: SystemdError| LaunchError::Systemd { step, reason: error.to_string() }
+        };
+        let held = systemd::hold().map_err(step(&plan.site.path))?;
+        for node in [&plan.site, &plan.user] {
+            systemd::ensure_slice(node).map_err(step(&node.path))?;
+            limit::without_property(node)?;
+        }
+        let created = systemd::start_job(plan).map_err(step(&plan.job.path));
+        let cgroup = Self { plan: plan.clone(), leaf: None, owner: FileIds::Own, held: Some(held) };
+        match created.and_then(|()| Ok(limit::without_property(&plan.job)?)) {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                cgroup.remove(true)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn create_ours(plan: &JobCgroup, owner: FileIds) -> Result<Self, StepError> {
         as_owner(owner, || {
             if let Some(DelegatedGroup { path, runner }) = &plan.delegated
                 && !plan.controllers.is_empty()
@@ -82,7 +114,7 @@ impl Cgroup {
             .and_then(|_| limit(&plan.job))
             .and_then(|()| make(&plan.leaf, Exists::Refuse));
         match made {
-            Ok(leaf) => Ok(Self { plan: plan.clone(), leaf, owner }),
+            Ok(leaf) => Ok(Self { plan: plan.clone(), leaf: Some(leaf), owner, held: None }),
             Err(error) => {
                 remove_empty(&plan.job.path)?;
                 remove_empty(&plan.user.path)?;
@@ -92,8 +124,8 @@ impl Cgroup {
     }
 
     /// For CLONE_INTO_CGROUP.
-    pub(crate) fn leaf(&self) -> BorrowedFd<'_> {
-        self.leaf.as_fd()
+    pub(crate) fn leaf(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.leaf.as_ref().map(AsFd::as_fd).ok_or(Errno::ENOENT)
     }
 
     /// Does something to which the kernel asks for the right to the group: CLONE_INTO_CGROUP. The child
@@ -103,11 +135,21 @@ impl Cgroup {
     }
 
     /// Moves a waiting child into the leaf.
-    pub(crate) fn join(&self, pid: Pid) -> Result<(), StepError> {
-        as_owner(self.owner, || {
-            write_file(self.leaf(), c"cgroup.procs", pid.to_string().as_bytes())
-                .map_err(|e| step(Step::JoinCgroup { path: self.plan.leaf.clone() }, e))
-        })
+    pub(crate) fn join(&mut self, pid: Pid) -> Result<(), LaunchError> {
+        let path = self.plan.leaf.clone();
+        if self.plan.manager == Manager::Systemd {
+            let step = Step::StartScope { path: path.clone() };
+            let failed = |error: SystemdError| LaunchError::Systemd { step, reason: error.to_string() };
+            systemd::start_scope(&self.plan, pid).map_err(failed)?;
+            self.held = None;
+            self.leaf = Some(open_group(&path).map_err(|e| step_of(Step::StartScope { path }, e))?);
+            return Ok(());
+        }
+        Ok(as_owner(self.owner, || {
+            self.leaf()
+                .and_then(|leaf| write_file(leaf, c"cgroup.procs", pid.to_string().as_bytes()))
+                .map_err(|e| step_of(Step::JoinCgroup { path }, e))
+        })?)
     }
 
     /// Its nodes.
@@ -117,8 +159,8 @@ impl Cgroup {
 
     /// Names of processes that are in the leaf, but for process 1.
     pub(crate) fn others(&self, init: Pid) -> Result<Vec<String>, StepError> {
-        let failed = |e| step(Step::AwaitEnd, e);
-        let text = read_file(self.leaf(), c"cgroup.procs").map_err(failed)?;
+        let failed = |e| step_of(Step::AwaitEnd, e);
+        let text = self.leaf().and_then(|leaf| read_file(leaf, c"cgroup.procs")).map_err(failed)?;
         let pids =
             text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid != init.as_raw());
         // One that ends meanwhile has no name any more.
@@ -132,16 +174,21 @@ impl Cgroup {
     ///
     /// `cgroup.kill`, Linux 5.14; where that is missing, SIGKILL for each line of `cgroup.procs` until none is left.
     pub(crate) fn end(&self, within: Duration) -> Result<(), StepError> {
-        let failed = |e| step(Step::EndCgroup { path: self.plan.leaf.clone() }, e);
+        let Some(leaf) = &self.leaf else { return Ok(()) };
+        let leaf = leaf.as_fd();
+        let failed = |e| step_of(Step::EndCgroup { path: self.plan.leaf.clone() }, e);
         as_owner(self.owner, || {
             let deadline = Instant::now() + within;
             loop {
-                match write_file(self.leaf(), c"cgroup.kill", b"1") {
-                    Err(Errno::ENOENT) => kill_tree(&self.plan.leaf, DEPTH_MAX).map_err(failed)?,
-                    other => other.map_err(failed)?,
-                }
-                if !populated(self.leaf(), deadline).map_err(failed)? {
-                    return Ok(());
+                let killed = match write_file(leaf, c"cgroup.kill", b"1") {
+                    Err(Errno::ENOENT) => kill_tree(&self.plan.leaf, DEPTH_MAX),
+                    other => other,
+                };
+                match killed.and_then(|()| populated(leaf, deadline)) {
+                    // systemd removes a scope as soon as it is empty.
+                    Ok(false) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+                    Ok(true) => {}
+                    Err(errno) => return Err(failed(errno)),
                 }
                 if Instant::now() >= deadline {
                     return Err(failed(Errno::ETIMEDOUT));
@@ -152,7 +199,18 @@ impl Cgroup {
 
     /// Removes the leaf and what the job made below it, then each node above that is empty, but not the site's.
     pub(crate) fn remove(self, job_too: bool) -> Result<(), StepError> {
-        let failed = |e| step(Step::EndCgroup { path: self.plan.job.path.clone() }, e);
+        let failed = |e| step_of(Step::EndCgroup { path: self.plan.job.path.clone() }, e);
+        if self.plan.manager == Manager::Systemd {
+            // What we hold would keep ourselves from stopping a slice.
+            drop(self.held);
+            let removed = systemd::wait_gone(&self.plan.leaf);
+            let stopped = || {
+                systemd::stop_job(&self.plan.job.path)
+                    .and_then(|()| systemd::stop_empty(&self.plan.user.path))
+            };
+            let done = if job_too { removed.and_then(|()| stopped()) } else { removed };
+            return done.map_err(|error| failed(error.errno()));
+        }
         as_owner(self.owner, || {
             remove_tree(&self.plan.leaf, DEPTH_MAX).map_err(failed)?;
             if job_too {
@@ -177,26 +235,28 @@ pub fn remove_job_cgroup(
     within: Duration,
 ) -> Result<(), StepError> {
     let (user, job) = JobCgroup::nodes(site, uid, name);
-    let failed = |e| step(Step::EndCgroup { path: job.clone() }, e);
-    let leaf = match nix::fcntl::open(job.as_str(), DIRECTORY, Mode::empty()) {
+    let failed = |e| step_of(Step::EndCgroup { path: job.clone() }, e);
+    let leaf = match open_group(&job) {
         Err(Errno::ENOENT) => return Ok(()),
         other => other.map_err(failed)?,
     };
-    if !jacamar_kernel::is_cgroup2(leaf.as_fd()).map_err(failed)? {
-        return Err(failed(Errno::EMEDIUMTYPE));
-    }
     let node = |path: &str| CgroupNode { path: path.to_owned(), limits: Vec::new() };
     let plan = JobCgroup {
         delegated: None,
         site: node(site),
         user: node(&user),
         job: node(&job),
-        leaf: job,
+        leaf: job.clone(),
         controllers: Vec::new(),
         clone_into: false,
+        manager: if systemd::manages(site) { Manager::Systemd } else { Manager::Ourselves },
     };
-    let cgroup = Cgroup { plan, leaf, owner: owner(level) };
+    let by_systemd = plan.manager == Manager::Systemd;
+    let cgroup = Cgroup { plan, leaf: Some(leaf), owner: owner(level), held: None };
     cgroup.end(within)?;
+    if by_systemd {
+        systemd::stop_job(&job).map_err(|error| failed(error.errno()))?;
+    }
     cgroup.remove(true)
 }
 
@@ -206,7 +266,7 @@ fn shown(name: &[u8]) -> String {
     text.trim_end().chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
-pub(crate) fn step(step: Step, errno: Errno) -> StepError {
+pub(crate) fn step_of(step: Step, errno: Errno) -> StepError {
     StepError { step, errno: errno as i32 }
 }
 
@@ -214,7 +274,7 @@ pub(crate) fn as_owner<T>(
     owner: FileIds,
     act: impl FnOnce() -> Result<T, StepError>,
 ) -> Result<T, StepError> {
-    owner.during(act).map_err(|errno| step(Step::AwaitEnd, errno))?
+    owner.during(act).map_err(|errno| step_of(Step::AwaitEnd, errno))?
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -227,12 +287,12 @@ enum Exists {
 pub(crate) fn remove_empty(path: &str) -> Result<(), StepError> {
     match unlinkat(nix::fcntl::AT_FDCWD, path, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::EBUSY | Errno::ENOTEMPTY | Errno::ENOENT) => Ok(()),
-        Err(e) => Err(step(Step::EndCgroup { path: path.to_owned() }, e)),
+        Err(e) => Err(step_of(Step::EndCgroup { path: path.to_owned() }, e)),
     }
 }
 
 fn make(path: &str, exists: Exists) -> Result<OwnedFd, StepError> {
-    let failed = |e| step(Step::CreateCgroup { path: path.to_owned() }, e);
+    let failed = |e| step_of(Step::CreateCgroup { path: path.to_owned() }, e);
     // A job may read what its limits are; ours would be closed by our own umask.
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let made = nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755));
@@ -242,13 +302,13 @@ fn make(path: &str, exists: Exists) -> Result<OwnedFd, StepError> {
         Err(Errno::EEXIST) if exists == Exists::Accept => {}
         Err(e) => return Err(failed(e)),
     }
-    let fd = nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(failed)?;
-    // A directory on a tmpfs takes every value and limits nothing.
-    match jacamar_kernel::is_cgroup2(fd.as_fd()) {
-        Ok(true) => Ok(fd),
-        Ok(false) => Err(failed(Errno::EMEDIUMTYPE)),
-        Err(e) => Err(failed(e)),
-    }
+    open_group(path).map_err(failed)
+}
+
+/// A directory on a tmpfs takes every value and limits nothing.
+fn open_group(path: &str) -> Result<OwnedFd, Errno> {
+    let fd = nix::fcntl::open(path, DIRECTORY, Mode::empty())?;
+    if jacamar_kernel::is_cgroup2(fd.as_fd())? { Ok(fd) } else { Err(Errno::EMEDIUMTYPE) }
 }
 
 /// How often a delegated group is emptied: its processes start others meanwhile, and each may be born in it.
@@ -257,7 +317,7 @@ const MOVE_TRIES: usize = 100;
 /// Moves what is in a delegated group into a leaf of it, and enables controllers for its children, which the kernel refuses
 /// as long as a process is left ("no internal processes", `admin-guide/cgroup-v2.rst`).
 fn divide(path: &str, leaf: &str, controllers: &[String]) -> Result<(), StepError> {
-    let failed = |e| step(Step::MoveRunner { from: path.to_owned(), to: leaf.to_owned() }, e);
+    let failed = |e| step_of(Step::MoveRunner { from: path.to_owned(), to: leaf.to_owned() }, e);
     let to = make(leaf, Exists::Accept)?;
     let from = nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(failed)?;
     for _ in 0..MOVE_TRIES {
@@ -282,7 +342,7 @@ fn enable(path: &str, controllers: &[String]) -> Result<(), StepError> {
         return Ok(());
     }
     let failed =
-        |e| step(Step::EnableControllers { path: path.to_owned(), controllers: controllers.to_vec() }, e);
+        |e| step_of(Step::EnableControllers { path: path.to_owned(), controllers: controllers.to_vec() }, e);
     let fd = nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(failed)?;
     for name in controllers {
         write_file(fd.as_fd(), c"cgroup.subtree_control", format!("+{name}").as_bytes()).map_err(failed)?;

@@ -71,6 +71,14 @@ pub enum LaunchError {
     /// A step failed.
     #[error(transparent)]
     Step(#[from] StepError),
+    /// systemd did not do what a step is.
+    #[error("could not {step}: {reason}")]
+    Systemd {
+        /// The step.
+        step: Step,
+        /// What it answered.
+        reason: String,
+    },
     /// The filter cannot be compiled.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -185,7 +193,7 @@ impl Launch<Contained> {
         if data.stage != Stage::Exec {
             supervisor.count();
         }
-        let released = ready(data, &supervisor)
+        let released = ready(data, &mut supervisor)
             .and_then(|()| if waits_dumpable { dumpable(false) } else { Ok(()) })
             .and_then(|()| supervisor.release().map_err(|e| LaunchError::Step(failed(Step::Release, e))));
         match released {
@@ -257,7 +265,7 @@ fn clone(plan: &Plan, into: Option<&Cgroup>, child: impl FnOnce() -> Infallible)
                 // Each change of the file system uid clears it.
                 nix::sys::prctl::set_dumpable(true)?;
             }
-            jacamar_kernel::clone_into(flags, cgroup.leaf(), child)
+            jacamar_kernel::clone_into(flags, cgroup.leaf()?, child)
         }),
         None => jacamar_kernel::clone(flags, child),
     };
@@ -265,7 +273,7 @@ fn clone(plan: &Plan, into: Option<&Cgroup>, child: impl FnOnce() -> Infallible)
 }
 
 /// What the waiting child needs before it may go on.
-fn ready(plan: &Plan, supervisor: &Supervisor) -> Result<(), LaunchError> {
+fn ready(plan: &Plan, supervisor: &mut Supervisor) -> Result<(), LaunchError> {
     if plan.contain.cgroup.as_ref().is_some_and(|cgroup| !cgroup.clone_into) {
         supervisor.join_cgroup()?;
     }

@@ -25,6 +25,7 @@ mod relay;
 mod rlimit;
 mod session;
 mod supervise;
+mod systemd;
 mod usage;
 mod view;
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use jacamar_kernel::Errno;
 use jacamar_plan::{JobCgroup, Level, Step, StepError};
 
-use crate::cgroup::{as_owner, children, owner, remove_empty, step};
+use crate::cgroup::{as_owner, children, owner, remove_empty, step_of};
 
 /// A job's node below the site's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,11 @@ pub fn remove_empty_users(
         }
         if !only_look {
             // Whoever makes a job's node in it meanwhile tries again.
-            as_owner(owner(level), || remove_empty(&user))?;
+            match crate::systemd::manages(site) {
+                true => crate::systemd::stop_empty(&user)
+                    .map_err(|error| step_of(Step::EndCgroup { path: user.clone() }, error.errno()))?,
+                false => as_owner(owner(level), || remove_empty(&user))?,
+            }
         }
         removed.push(user);
     }
@@ -77,7 +81,7 @@ fn users(site: &str) -> Result<Vec<u32>, StepError> {
 fn listed(path: &str) -> Result<Vec<String>, StepError> {
     match children(path) {
         Err(Errno::ENOENT) => Ok(Vec::new()),
-        other => other.map_err(|errno| step(Step::EndCgroup { path: path.to_owned() }, errno)),
+        other => other.map_err(|errno| step_of(Step::EndCgroup { path: path.to_owned() }, errno)),
     }
 }
 
@@ -87,7 +91,7 @@ fn modified(path: &str) -> Result<Option<SystemTime>, StepError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => {
             let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            Err(step(Step::EndCgroup { path: path.to_owned() }, errno))
+            Err(step_of(Step::EndCgroup { path: path.to_owned() }, errno))
         }
     }
 }

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getppid, read, write};
 
+use crate::LaunchError;
 use crate::cgroup::Cgroup;
 use crate::child::{Failure, RELEASE};
 use crate::init::End;
@@ -148,8 +149,9 @@ impl Supervisor {
         self.pid
     }
 
-    pub(crate) fn join_cgroup(&self) -> Result<(), StepError> {
-        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(self.pid))
+    pub(crate) fn join_cgroup(&mut self) -> Result<(), LaunchError> {
+        let pid = self.pid;
+        self.cgroup.as_mut().map_or(Ok(()), |cgroup| cgroup.join(pid))
     }
 
     pub(crate) fn release(&mut self) -> Result<(), Errno> {

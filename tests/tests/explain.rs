@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use jacamar_plan::{
     Account, CgroupHost, CgroupVersion, Delegated, Directories, Explanation, Grant, Host, Job, Key, Level,
-    Plan, Refusal, Site, Stage, SubStage,
+    Manager, Plan, Refusal, Site, Stage, SubStage,
 };
 
 const LEVELS: [Level; 3] = [Level::Root, Level::Capabilities, Level::User];
@@ -54,6 +54,7 @@ fn at_level(mut host: Host, level: Level) -> Host {
         (host.namespaces, host.own_proc) = (host.user_namespaces, host.user_namespaces);
     }
     host.raises_limits = false;
+    (host.cgroup.manager, host.cgroup.systemd) = (Manager::Ourselves, None);
     let CgroupHost { version, node, controllers, delegated: group, .. } = &mut host.cgroup;
     match (*version, &node) {
         (CgroupVersion::V2, Ok(_)) => {

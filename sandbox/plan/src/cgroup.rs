@@ -4,6 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::PlannedLimit;
 
+/// Who makes the groups of jobs and writes into them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manager {
+    /// We do: mkdir(2) and write(2).
+    #[default]
+    Ourselves,
+    /// systemd, which owns the whole tree of a host that it has booted ("single-writer rule",
+    /// <https://systemd.io/CGROUP_DELEGATION>): nodes are its slices, and a stage's leaf is a scope.
+    Systemd,
+}
+
 /// The nested control groups: site, user, job, stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,8 +33,10 @@ pub struct JobCgroup {
     /// Controllers that the delegated group, the site's and the user's node enable for their children: those that a limit needs, and those
     /// that count.
     pub controllers: Vec<String>,
-    /// Whether the clone starts in it (else the parent writes `cgroup.procs` before the release).
+    /// Whether the clone starts in it (else the waiting child is moved there before the release).
     pub clone_into: bool,
+    /// Who makes them.
+    pub manager: Manager,
 }
 
 /// The delegated group, and what must be done there before groups below it can have controllers.
@@ -45,8 +59,17 @@ pub struct CgroupNode {
     pub limits: Vec<PlannedLimit>,
 }
 
+impl CgroupNode {
+    /// Name of the unit that a group is where systemd made it.
+    #[must_use]
+    pub fn unit(path: &str) -> &str {
+        path.rsplit('/').next().unwrap_or(path)
+    }
+}
+
 impl JobCgroup {
-    /// Paths of the user's and of the job's node, named as systemd nests slices, systemd.slice(5).
+    /// Paths of the user's and of the job's node, named as systemd nests slices, systemd.slice(5): each `-` is a level, and
+    /// a job's id has none.
     #[must_use]
     pub fn nodes(site: &str, uid: u32, job_id: &str) -> (String, String) {
         let user = format!("{site}/jacamar-u{uid}.slice");

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, Level, Limit, Max, MountFlags, NumberList, Resource};
+use crate::{Bytes, Level, Limit, Manager, Max, MountFlags, NumberList, Resource};
 
 /// Whether the host has a thing, and if not, what the kernel answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +88,12 @@ pub struct CgroupHost {
     pub version: CgroupVersion,
     /// Directory below which job cgroups are made, or why there is none.
     pub node: Result<String, String>,
+    /// Who makes groups below it.
+    #[serde(default)]
+    pub manager: Manager,
+    /// systemd's version, where it makes them and says so.
+    #[serde(default)]
+    pub systemd: Option<u32>,
     /// The group that was delegated to the runner, directly above the node; none where nothing is delegated.
     pub delegated: Option<Delegated>,
     /// Controllers that children of the node can have.

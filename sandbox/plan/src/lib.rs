@@ -25,7 +25,7 @@ mod usage;
 mod value;
 mod words;
 
-pub use cgroup::{CgroupNode, DelegatedGroup, JobCgroup};
+pub use cgroup::{CgroupNode, DelegatedGroup, JobCgroup, Manager};
 pub use check::{CheckedPlan, Violation, check};
 pub use death::{AskedToEnd, Death, explain_death};
 pub use explain::{ExplainedStep, Explanation, Reason, explain};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DelegatedGroup, Filter, JobCgroup, Key, Level, Mount, Origin, Phase, PlannedRlimit, Resource, Stage,
-    Step, Urgency,
+    DelegatedGroup, Filter, JobCgroup, Key, Level, Manager, Mount, Origin, Phase, PlannedRlimit, Resource,
+    Stage, Step, Urgency,
 };
 
 /// What will be done for one stage.
@@ -263,24 +263,34 @@ impl Plan {
                 let controllers = cgroup.controllers.clone();
                 steps.push(Step::EnableControllers { path: from(), controllers });
             }
+            let by_systemd = cgroup.manager == Manager::Systemd;
             for (node, has_children) in [(&cgroup.site, true), (&cgroup.user, true), (&cgroup.job, false)] {
                 let path = || node.path.clone();
-                steps.push(Step::CreateCgroup { path: path() });
+                steps.push(match by_systemd {
+                    true => Step::StartSlice { path: path() },
+                    false => Step::CreateCgroup { path: path() },
+                });
                 let limits = node.limits.iter().cloned();
                 steps.extend(limits.map(|limit| Step::Limit { path: path(), limit }));
-                if has_children && !cgroup.controllers.is_empty() {
+                if has_children && !by_systemd && !cgroup.controllers.is_empty() {
                     let controllers = cgroup.controllers.clone();
                     steps.push(Step::EnableControllers { path: path(), controllers });
                 }
             }
-            steps.push(Step::CreateCgroup { path: cgroup.leaf.clone() });
+            if !by_systemd {
+                steps.push(Step::CreateCgroup { path: cgroup.leaf.clone() });
+            }
         }
         steps.push(Step::Clone {
             namespaces: self.contain.namespaces,
             cgroup: self.contain.cgroup.as_ref().filter(|c| c.clone_into).map(|c| c.leaf.clone()),
         });
         if let Some(cgroup) = self.contain.cgroup.as_ref().filter(|c| !c.clone_into) {
-            steps.push(Step::JoinCgroup { path: cgroup.leaf.clone() });
+            let path = cgroup.leaf.clone();
+            steps.push(match cgroup.manager {
+                Manager::Systemd => Step::StartScope { path },
+                Manager::Ourselves => Step::JoinCgroup { path },
+            });
         }
         if let Some(maps) = &self.contain.id_maps {
             if maps.deny_setgroups {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Arch, Bounding, Confine, Contain, Execute, Filter, Grant, Host, IdMaps, Identity, Init, Isolate, Key,
-    KeyringMode, Level, Mount, Namespaces, Need, Origin, Plan, Profile, ProtectProc, Refusal, Resources,
-    Setting, Stage, Submount, TemporaryFileSystem, View, Wear, Without,
+    KeyringMode, Level, Manager, Mount, Namespaces, Need, Origin, Plan, Profile, ProtectProc, Refusal,
+    Resources, Setting, Stage, Submount, TemporaryFileSystem, View, Wear, Without,
 };
 use obstacle::absent;
 
@@ -40,7 +40,7 @@ pub struct Directories {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
-    /// Name of its control group: letters, digits, `-`.
+    /// Name of its control group: letters, digits, `_`.
     pub id: String,
     /// Its directories.
     pub directories: Directories,
@@ -110,7 +110,9 @@ impl Planner<'_> {
         let ipc = self.value(Key::PrivateIPC, settings.private_ipc.as_ref())?.is_some();
         let mut mounts = self.view(job, ipc)?;
 
-        let cgroup = self.cgroup(grant, job, stage)?;
+        // What we ask of systemd costs more than a short answer of our own programs, which end with their pid namespace.
+        let own_answer = *stage == Stage::Config && pid && self.host.cgroup.manager == Manager::Systemd;
+        let cgroup = self.cgroup(grant, job, stage)?.filter(|_| !own_answer);
         let environment = self.parallelism(cgroup.as_ref());
         let limits = self.rlimits()?;
         if !pid && cgroup.is_none() {

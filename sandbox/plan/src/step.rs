@@ -13,6 +13,16 @@ use crate::{AddressFamilies, IdMap, Key, Mount, Namespaces, Origin, PlannedLimit
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     // Contain: the supervisor.
+    /// systemd starts a slice with its limits, or sets those of one that it has: busctl(1).
+    StartSlice {
+        /// Its directory, the last part of which is the unit's name.
+        path: String,
+    },
+    /// systemd takes the waiting child into a scope: busctl(1).
+    StartScope {
+        /// Its directory, the last part of which is the unit's name.
+        path: String,
+    },
     /// mkdir(2) in cgroup v2.
     CreateCgroup {
         /// Directory.
@@ -248,7 +258,9 @@ impl Step {
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self {
-            Self::MoveRunner { .. }
+            Self::StartSlice { .. }
+            | Self::StartScope { .. }
+            | Self::MoveRunner { .. }
             | Self::CreateCgroup { .. }
             | Self::EnableControllers { .. }
             | Self::Limit { .. }
@@ -327,7 +339,9 @@ impl Step {
                 Mount::Proc { options } if options.is_empty() => vec![Key::PrivatePIDs],
                 Mount::Proc { .. } => vec![Key::PrivatePIDs, Key::ProtectProc],
             },
-            Self::MoveRunner { .. }
+            Self::StartSlice { .. }
+            | Self::StartScope { .. }
+            | Self::MoveRunner { .. }
             | Self::CreateCgroup { .. }
             | Self::EnableControllers { .. }
             | Self::JoinCgroup { .. }

@@ -15,16 +15,22 @@ use jacamar_kernel::Errno;
 use jacamar_plan::{CgroupNode, Control, Limit, Max, PlannedLimit, Step, StepError};
 use nix::sys::stat::Mode;
 
-use super::{DIRECTORY, read_file, step, write_file};
+use super::{DIRECTORY, read_file, step_of, write_file};
 
 /// Writes the limits of a node, each only where its controller is there, and reads each back: a group without the
 /// controller, or a directory that is none, would take a value for nothing.
 pub(super) fn limit(node: &CgroupNode) -> Result<(), StepError> {
     for planned in &node.limits {
         limit_one(&node.path, planned)
-            .map_err(|e| step(Step::Limit { path: node.path.clone(), limit: planned.clone() }, e))?;
+            .map_err(|e| step_of(Step::Limit { path: node.path.clone(), limit: planned.clone() }, e))?;
     }
     Ok(())
+}
+
+/// Of a slice of systemd's: those values that no property of it stands for, and which it leaves alone.
+pub(super) fn without_property(node: &CgroupNode) -> Result<(), StepError> {
+    let others = node.limits.iter().filter(|planned| !crate::systemd::has_property(&planned.limit));
+    limit(&CgroupNode { path: node.path.clone(), limits: others.cloned().collect() })
 }
 
 fn limit_one(path: &str, planned: &PlannedLimit) -> Result<(), Errno> {

@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use jacamar_plan::{Above, CgroupHost, CgroupVersion, Control, Delegated, Level, Limit, Max, NumberList};
+use jacamar_plan::{
+    Above, CgroupHost, CgroupVersion, Control, Delegated, Level, Limit, Manager, Max, NumberList,
+};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, access, getuid};
@@ -13,6 +15,7 @@ use procfs::process::{MountInfo, Process};
 
 use super::{CgroupChoice, ProbeError};
 use crate::group_files::{cpu_max, number, text};
+use crate::systemd;
 
 /// All that a plan asks of control groups.
 pub(super) fn cgroup(
@@ -21,10 +24,12 @@ pub(super) fn cgroup(
     mounts: &[MountInfo],
     processors: Option<&NumberList>,
 ) -> Result<CgroupHost, ProbeError> {
-    let Place { version, node, delegated } = node(level, choice, mounts)?;
+    let Place { version, node, delegated, manager } = node(level, choice, mounts)?;
     let mut host = CgroupHost {
         version,
         node,
+        manager,
+        systemd: if manager == Manager::Systemd { systemd::version() } else { None },
         delegated: delegated.map(|path| Delegated { path, crowded: false }),
         controllers: Vec::new(),
         missing: Vec::new(),
@@ -42,6 +47,8 @@ pub(super) struct Place {
     pub(super) node: Result<String, String>,
     /// The delegated group above it, below root.
     delegated: Option<String>,
+    /// Who makes them.
+    manager: Manager,
 }
 
 /// Name of our node, in the hierarchy's root or in what was delegated.
@@ -70,7 +77,11 @@ pub(super) fn node(level: Level, choice: &CgroupChoice, mounts: &[MountInfo]) ->
             }
         },
     };
-    Ok(Place { version, node, delegated })
+    let manager = match &node {
+        Ok(node) if level == Level::Root && systemd::manages(node) => Manager::Systemd,
+        Ok(_) | Err(_) => Manager::Ourselves,
+    };
+    Ok(Place { version, node, delegated, manager })
 }
 
 /// The group that was delegated to us: our own, or one above it. systemd starts the processes of a service in a leaf of
@@ -130,7 +141,10 @@ pub(super) fn look_again(host: &mut CgroupHost, mounts: &[MountInfo], processors
     if let Some(delegated) = &mut host.delegated {
         delegated.crowded = is_crowded(&delegated.path);
     }
-    host.controllers = controllers_below(node, host.delegated.as_ref());
+    host.controllers = match host.manager {
+        Manager::Systemd => controllers_of_systemd(node),
+        Manager::Ourselves => controllers_below(node, host.delegated.as_ref()),
+    };
     host.missing = missing(node);
     let root = mounts
         .iter()
@@ -161,6 +175,15 @@ fn usable(path: &str) -> Result<(), String> {
             .map_err(|errno| format!("{path} is not delegated to us ({file}: {})", errno.desc()))?;
     }
     Ok(())
+}
+
+/// Controllers that systemd gives a slice where it is asked to.
+const OF_SYSTEMD: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+
+fn controllers_of_systemd(node: &str) -> Vec<String> {
+    let root = Path::new(node).parent();
+    let all = root.and_then(|root| text(root, "cgroup.controllers")).unwrap_or_default();
+    all.split_whitespace().filter(|name| OF_SYSTEMD.contains(name)).map(str::to_owned).collect()
 }
 
 /// Whether processes are in the group itself. What cannot be read is taken for crowded: a leaf more does no harm.

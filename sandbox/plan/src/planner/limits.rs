@@ -5,8 +5,8 @@ use std::fmt;
 use super::{Planner, Unplannable};
 use crate::{
     Amount, Bytes, CgroupNode, Control, CpuQuota, Delegated, DelegatedGroup, Grant, Job, JobCgroup, Key,
-    Limit, Max, Memory, Micros, Need, OomPolicy, PlannedLimit, PlannedRlimit, Resource, Resources, Setting,
-    Stage, Tasks, Weight,
+    Limit, Manager, Max, Memory, Micros, Need, OomPolicy, PlannedLimit, PlannedRlimit, Resource, Resources,
+    Setting, Stage, Tasks, Weight,
 };
 
 /// Whose limits they are.
@@ -61,12 +61,18 @@ impl Planner<'_> {
         let wanted = |name: &&String| COUNTING.contains(&name.as_str()) || needed.contains(&name.as_str());
         let controllers = self.host.cgroup.controllers.iter().filter(wanted).cloned().collect();
         let (user_path, job_path) = JobCgroup::nodes(node, grant.account.uid, &job.id);
+        let manager = self.host.cgroup.manager;
         let leaf = match stage {
-            Stage::Run(sub_stage) => format!("{job_path}/{sub_stage}.scope"),
-            Stage::Config => format!("{job_path}/config.scope"),
-            Stage::Prepare => format!("{job_path}/prepare.scope"),
-            Stage::Cleanup => format!("{job_path}/cleanup.scope"),
-            Stage::Exec => format!("{job_path}/exec.scope"),
+            Stage::Run(sub_stage) => sub_stage.as_str(),
+            Stage::Config => "config",
+            Stage::Prepare => "prepare",
+            Stage::Cleanup => "cleanup",
+            Stage::Exec => "exec",
+        };
+        let leaf = match manager {
+            Manager::Ourselves => format!("{job_path}/{leaf}.scope"),
+            // A unit's name is one of the whole host.
+            Manager::Systemd => format!("{job_path}/jacamar-u{}-{}-{leaf}.scope", grant.account.uid, job.id),
         };
         let delegated = self.host.cgroup.delegated.as_ref().map(|Delegated { path, crowded }| {
             DelegatedGroup { path: path.clone(), runner: crowded.then(|| format!("{path}/runner")) }
@@ -78,7 +84,8 @@ impl Planner<'_> {
             job: CgroupNode { path: job_path, limits },
             leaf,
             controllers,
-            clone_into: self.host.calls.clone_into_cgroup.is_present(),
+            clone_into: manager == Manager::Ourselves && self.host.calls.clone_into_cgroup.is_present(),
+            manager,
         }))
     }
 

@@ -1,7 +1,7 @@
 //! What stands between a profile and a host: why a protection cannot be had, and the floor below which nothing runs.
 
 use super::{Planner, Unplannable};
-use crate::{CgroupVersion, Control, Key, Level, Presence};
+use crate::{CgroupVersion, Control, Key, Level, Manager, Presence};
 
 impl Planner<'_> {
     /// Why the host cannot give a protection; `None` if it can.
@@ -66,8 +66,33 @@ impl Planner<'_> {
         let controller = control.controller();
         match &self.host.cgroup.node {
             Err(reason) => Some(reason.clone()),
+            Ok(_)
+                if self.host.cgroup.manager == Manager::Systemd
+                    && let Some(reason) = self.no_property(control) =>
+            {
+                Some(reason)
+            }
             Ok(_) if self.host.cgroup.controllers.iter().any(|c| c == controller) => None,
             Ok(node) => Some(format!("{node} has no {controller} controller")),
+        }
+    }
+
+    /// What systemd has no property for, systemd.resource-control(5): its slices' other files are not ours to write.
+    fn no_property(&self, control: Control) -> Option<String> {
+        let since = match control {
+            Control::HugeTLBMax => {
+                return Some("systemd makes the groups, and has no property for it".into());
+            }
+            Control::CPUQuotaPeriodSec => 242,
+            Control::AllowedCPUs | Control::AllowedMemoryNodes => 244,
+            _ => return None,
+        };
+        match self.host.cgroup.systemd {
+            Some(version) if version >= since => None,
+            Some(version) => Some(format!("systemd {version} makes the groups, and has it from {since} on")),
+            None => Some(format!(
+                "systemd makes the groups, has it from {since} on, and does not tell its version"
+            )),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Step;
-use crate::{AddressFamilies, IdMap};
+use crate::{AddressFamilies, CgroupNode, IdMap};
 
 /// `a, b and c`
 fn in_a_row(names: &[&str]) -> String {
@@ -17,6 +17,10 @@ fn in_a_row(names: &[&str]) -> String {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::StartSlice { path } => write!(f, "have systemd start slice {}", CgroupNode::unit(path)),
+            Self::StartScope { path } => {
+                write!(f, "have systemd take the waiting child into scope {}", CgroupNode::unit(path))
+            }
             Self::MoveRunner { from, to } => write!(f, "move the runner from {from} into {to}"),
             Self::CreateCgroup { path } => write!(f, "make control group {path}"),
             Self::EnableControllers { path, controllers } => {

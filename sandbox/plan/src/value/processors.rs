@@ -131,6 +131,11 @@ impl NumberList {
         self.0.iter().map(|(first, last)| u64::from(last - first) + 1).sum()
     }
 
+    /// Each of them, in order.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().flat_map(|(first, last)| *first..=*last)
+    }
+
     /// Whether each number is one of `other`'s.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use jacamar_plan::{
     Above, AddressFamilies, Amount, Answer, Arch, Bytes, CallRule, Calls, CgroupHost, CgroupVersion,
-    Condition, Control, Delegated, Host, KeyringMode, Level, Max, Memory, MountFlags, Need, Presence,
-    Profile, ProtectProc, ProtectSystem, Resource, Resources, Rlimit, Setting, Settings, Site, Tasks,
-    TemporaryFileSystem, Urgency,
+    Condition, Control, Delegated, Host, KeyringMode, Level, Manager, Max, Memory, MountFlags, Need,
+    Presence, Profile, ProtectProc, ProtectSystem, Resource, Resources, Rlimit, Setting, Settings, Site,
+    Tasks, TemporaryFileSystem, Urgency,
 };
 use proptest::option::of;
 use proptest::prelude::*;
@@ -48,11 +48,14 @@ fn cgroup() -> impl Strategy<Value = CgroupHost> {
         path: "/sys/fs/cgroup/system.slice/gitlab-runner.service".into(),
         crowded,
     }));
-    (select(versions), node, subsequence(controllers, 0..=6), missing, delegated).prop_map(
-        |(version, node, controllers, missing, delegated)| CgroupHost {
+    let manager = select(vec![Manager::Ourselves, Manager::Systemd]);
+    (select(versions), node, subsequence(controllers, 0..=6), missing, delegated, manager).prop_map(
+        |(version, node, controllers, missing, delegated, manager)| CgroupHost {
             version,
             node,
             delegated,
+            manager,
+            systemd: Some(252),
             controllers: controllers.into_iter().map(str::to_owned).collect(),
             missing: missing.into_iter().map(str::to_owned).collect(),
             above: Above::default(),

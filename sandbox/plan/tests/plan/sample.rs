@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use jacamar_plan::{
     Above, Account, AddressFamilies, Amount, Answer, Arch, Bytes, CallRule, Calls, CgroupHost, CgroupVersion,
-    Control, Directories, Grant, Host, HostMount, Job, KeyringMode, Level, Max, MountFlags, Need, NumberList,
-    Origin, Plan, Presence, Profile, ProtectProc, ProtectSystem, Resource, Rlimit, Setting, Settings, Site,
-    Stage, SubStage, TemporaryFileSystem, plan,
+    Control, Directories, Grant, Host, HostMount, Job, KeyringMode, Level, Manager, Max, MountFlags, Need,
+    NumberList, Origin, Plan, Presence, Profile, ProtectProc, ProtectSystem, Resource, Rlimit, Setting,
+    Settings, Site, Stage, SubStage, TemporaryFileSystem, plan,
 };
 
 pub(crate) const DIRECTORIES: [&str; 8] =
@@ -31,6 +31,8 @@ pub(crate) fn host(level: Level) -> Host {
             version: CgroupVersion::V2,
             node: Ok("/sys/fs/cgroup/jacamar.slice".into()),
             delegated: None,
+            manager: Manager::Ourselves,
+            systemd: None,
             controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(Into::into).to_vec(),
             missing: Vec::new(),
             above: Above::default(),
