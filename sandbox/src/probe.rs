@@ -147,7 +147,7 @@ pub fn probe_again(known: &Host, named: &Named) -> Result<Host, ProbeError> {
     host.ssh_config_files = directories.get("/etc/ssh/ssh_config.d").is_some_and(|path| has_files(path));
     host.mounts = host_mounts(&mounts, &directories);
     host.directories = directories;
-    groups::look_again(&mut host.cgroup, &mounts, host.processors.as_ref());
+    groups::look_again(&mut host.cgroup);
     host.rlimits = limits::inherited()?;
     host.lost_stack = limits::lost_stack(host.level, &host.rlimits)?;
     host.devices = limits::devices(&named.devices);

@@ -35,7 +35,8 @@ pub(super) fn cgroup(
         missing: Vec::new(),
         above: Above::default(),
     };
-    look_again(&mut host, mounts, processors);
+    look_again(&mut host);
+    host.above = limits_above(&host, mounts, processors);
     Ok(host)
 }
 
@@ -135,8 +136,9 @@ fn find_nodes(group: &Path, depth: usize, found: &mut Vec<String>) {
     }
 }
 
-/// What changes while jobs run: controllers, and limits above.
-pub(super) fn look_again(host: &mut CgroupHost, mounts: &[MountInfo], processors: Option<&NumberList>) {
+/// What changes while jobs run: controllers. What is above a job was judged when it began: an administrator who lowers it
+/// meanwhile lowers what the job has, and does not end it.
+pub(super) fn look_again(host: &mut CgroupHost) {
     let Ok(node) = &host.node else { return };
     if let Some(delegated) = &mut host.delegated {
         delegated.crowded = is_crowded(&delegated.path);
@@ -146,12 +148,16 @@ pub(super) fn look_again(host: &mut CgroupHost, mounts: &[MountInfo], processors
         Manager::Ourselves => controllers_below(node, host.delegated.as_ref()),
     };
     host.missing = missing(node);
+}
+
+fn limits_above(host: &CgroupHost, mounts: &[MountInfo], processors: Option<&NumberList>) -> Above {
+    let Ok(node) = &host.node else { return Above::default() };
     let root = mounts
         .iter()
         .filter(|mount| mount.fs_type == "cgroup2" && Path::new(node).starts_with(&mount.mount_point));
     // Of two mounts the inner one is where the path leads.
     let root = root.max_by_key(|mount| mount.mount_point.as_os_str().len());
-    host.above = root.map(|mount| above(Path::new(node), &mount.mount_point, processors)).unwrap_or_default();
+    root.map(|mount| above(Path::new(node), &mount.mount_point, processors)).unwrap_or_default()
 }
 
 /// The group of our own process in the v2 tree: `0::/path`, cgroups(7).

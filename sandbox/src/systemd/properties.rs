@@ -71,27 +71,33 @@ pub(super) fn of_limits(limits: &[PlannedLimit]) -> Vec<Property> {
     limits.iter().filter_map(|planned| of(&planned.limit)).flatten().collect()
 }
 
-/// Controllers that count, without a limit.
+/// Controllers that count, and what switches that on.
+const ACCOUNTING: [(&str, &str); 4] = [
+    ("cpu", "CPUAccounting"),
+    ("io", "IOAccounting"),
+    ("memory", "MemoryAccounting"),
+    ("pids", "TasksAccounting"),
+];
+
+/// Those of these controllers that count, without a limit.
 pub(super) fn accounting(controllers: &[String]) -> Vec<Property> {
-    let known = [
-        ("cpu", "CPUAccounting"),
-        ("io", "IOAccounting"),
-        ("memory", "MemoryAccounting"),
-        ("pids", "TasksAccounting"),
-    ];
     let wanted =
-        known.into_iter().filter(|(name, _)| controllers.iter().any(|controller| controller == name));
+        ACCOUNTING.into_iter().filter(|(name, _)| controllers.iter().any(|controller| controller == name));
     wanted.map(|(_, property)| Property::new([property, "b", "true"])).collect()
 }
 
-/// A scope with one process, below which the job may make groups.
+/// A scope with one process, below which the job may make groups. It gets no controller: what the kernel counts, it counts
+/// on the job, which outlives it, and `DefaultTasksMax=` is none of the job's limits.
 pub(super) fn of_scope(slice: &str, pid: Pid) -> Vec<Property> {
-    vec![
+    let mut properties = vec![
         Property::new(["PIDs", "au", "1", &pid.to_string()]),
         Property::new(["Slice", "s", slice]),
-        Property::new(["Delegate", "b", "true"]),
+        Property::new(["DelegateControllers", "as", "0"]),
         Property::new(["CollectMode", "s", "inactive-or-failed"]),
-    ]
+        Property::number("TasksMax", u64::MAX),
+    ];
+    properties.extend(ACCOUNTING.map(|(_, property)| Property::new([property, "b", "false"])));
+    properties
 }
 
 #[cfg(test)]
