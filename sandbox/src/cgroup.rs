@@ -1,19 +1,20 @@
 //! The job's control group: made, limited and read back before a process is in it; ended, emptied, removed. Directories,
 //! joining and ending are ours; limits are written through cgroups-rs.
 
+mod end;
 mod limit;
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use end::{freeze, kill_tree, populated, remove_tree};
 use jacamar_kernel::Errno;
 use jacamar_plan::{CgroupNode, DelegatedGroup, JobCgroup, Level, Manager, Step, StepError};
 use limit::limit;
 use nix::dir::Dir;
 use nix::fcntl::{Flock, OFlag, openat};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, UnlinkatFlags, getuid, read, unlinkat, write};
 
@@ -68,7 +69,7 @@ impl Cgroup {
         };
         let held = systemd::hold().map_err(step(&plan.site.path))?;
         for node in [&plan.site, &plan.user] {
-            systemd::ensure_slice(node).map_err(step(&node.path))?;
+            systemd::ensure_slice(plan, node).map_err(step(&node.path))?;
             limit::without_property(node)?;
         }
         let created = systemd::start_job(plan).map_err(step(&plan.job.path));
@@ -142,7 +143,7 @@ impl Cgroup {
             let failed = |error: SystemdError| LaunchError::Systemd { step, reason: error.to_string() };
             systemd::start_scope(&self.plan, pid).map_err(failed)?;
             self.held = None;
-            self.leaf = Some(open_group(&path).map_err(|e| step_of(Step::StartScope { path }, e))?);
+            self.leaf = Some(open_any_group(&path).map_err(|e| step_of(Step::StartScope { path }, e))?);
             return Ok(());
         }
         Ok(as_owner(self.owner, || {
@@ -181,10 +182,10 @@ impl Cgroup {
             let deadline = Instant::now() + within;
             loop {
                 let killed = match write_file(leaf, c"cgroup.kill", b"1") {
-                    Err(Errno::ENOENT) => kill_tree(&self.plan.leaf, DEPTH_MAX),
+                    Err(Errno::ENOENT) => freeze(leaf).and_then(|()| kill_tree(&self.plan.leaf, DEPTH_MAX)),
                     other => other,
                 };
-                match killed.and_then(|()| populated(leaf, deadline)) {
+                match killed.and_then(|()| populated(leaf, &self.plan.leaf, deadline)) {
                     // systemd removes a scope as soon as it is empty.
                     Ok(false) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
                     Ok(true) => {}
@@ -236,7 +237,7 @@ pub fn remove_job_cgroup(
 ) -> Result<(), StepError> {
     let (user, job) = JobCgroup::nodes(site, uid, name);
     let failed = |e| step_of(Step::EndCgroup { path: job.clone() }, e);
-    let leaf = match open_group(&job) {
+    let leaf = match open_any_group(&job) {
         Err(Errno::ENOENT) => return Ok(()),
         other => other.map_err(failed)?,
     };
@@ -250,6 +251,7 @@ pub fn remove_job_cgroup(
         controllers: Vec::new(),
         clone_into: false,
         manager: if systemd::manages(site) { Manager::Systemd } else { Manager::Ourselves },
+        version1: BTreeMap::new(),
     };
     let by_systemd = plan.manager == Manager::Systemd;
     let cgroup = Cgroup { plan, leaf: Some(leaf), owner: owner(level), held: None };
@@ -311,6 +313,17 @@ fn open_group(path: &str) -> Result<OwnedFd, Errno> {
     if jacamar_kernel::is_cgroup2(fd.as_fd())? { Ok(fd) } else { Err(Errno::EMEDIUMTYPE) }
 }
 
+/// The same, or one of systemd's own hierarchy of version 1, in which it alone makes groups.
+fn open_any_group(path: &str) -> Result<OwnedFd, Errno> {
+    match open_group(path) {
+        Err(Errno::EMEDIUMTYPE) => {
+            let fd = nix::fcntl::open(path, DIRECTORY, Mode::empty())?;
+            if jacamar_kernel::is_cgroup1(fd.as_fd())? { Ok(fd) } else { Err(Errno::EMEDIUMTYPE) }
+        }
+        other => other,
+    }
+}
+
 /// How often a delegated group is emptied: its processes start others meanwhile, and each may be born in it.
 const MOVE_TRIES: usize = 100;
 
@@ -367,77 +380,6 @@ fn write_file(group: BorrowedFd<'_>, file: &std::ffi::CStr, text: &[u8]) -> Resu
     let fd = openat(group, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     // One write: a control group file takes each write as a whole.
     if write(&fd, text)? == text.len() { Ok(()) } else { Err(Errno::EIO) }
-}
-
-/// SIGKILL for what is in a group and below it.
-fn kill_tree(path: &str, depth: usize) -> Result<(), Errno> {
-    let group = nix::fcntl::open(path, DIRECTORY, Mode::empty())?;
-    kill_listed(group.as_fd())?;
-    for child in children(path)? {
-        if depth > 0 {
-            kill_tree(&format!("{path}/{child}"), depth - 1)?;
-        }
-    }
-    Ok(())
-}
-
-fn kill_listed(group: BorrowedFd<'_>) -> Result<(), Errno> {
-    for line in read_file(group, c"cgroup.procs")?.lines() {
-        let pid: i32 = line.parse().map_err(|_| Errno::EBADMSG)?;
-        // 0 is a process of another pid namespace; kill(0) would be our own group.
-        if pid <= 0 {
-            return Err(Errno::ESRCH);
-        }
-        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-/// Whether the group still has processes, asked until it has none or 50 ms or the deadline have passed.
-fn populated(group: BorrowedFd<'_>, deadline: Instant) -> Result<bool, Errno> {
-    let round = (Instant::now() + Duration::from_millis(50)).min(deadline);
-    let events = openat(group, c"cgroup.events", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    loop {
-        let text = read_file(group, c"cgroup.events")?;
-        if text.lines().any(|line| line == "populated 0") {
-            return Ok(false);
-        }
-        let left = round.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(true);
-        }
-        // The first poll of a fresh descriptor may report an event that was read above.
-        let timeout = PollTimeout::try_from(left.min(Duration::from_millis(5))).unwrap_or(PollTimeout::ZERO);
-        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(e),
-        }
-    }
-}
-
-/// Removes a group and, first, those below it: a job with a delegated group may have made some.
-fn remove_tree(path: &str, depth: usize) -> Result<(), Errno> {
-    for attempt in 0.. {
-        match unlinkat(nix::fcntl::AT_FDCWD, path, UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-            Err(e) if attempt == 50 => return Err(e),
-            Err(Errno::EBUSY) => {}
-            Err(e) => return Err(e),
-        }
-        for child in children(path)? {
-            if depth > 0 {
-                remove_tree(&format!("{path}/{child}"), depth - 1)?;
-            }
-        }
-        if attempt > 0 {
-            // The last process is dead but not yet reaped by its parent.
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn children(path: &str) -> Result<Vec<String>, Errno> {

@@ -12,6 +12,12 @@ pub(crate) fn number(group: &Path, file: &str) -> Option<u64> {
     text(group, file)?.trim().parse().ok()
 }
 
+/// The value of a line `key value` of a file's text.
+pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
+    value.trim().parse().ok()
+}
+
 /// Quota and period of `cpu.max`, in microseconds; `max` is none.
 pub(crate) fn cpu_max(group: &Path) -> Option<(u64, u64)> {
     let text = text(group, "cpu.max")?;

@@ -27,6 +27,7 @@ mod session;
 mod supervise;
 mod systemd;
 mod usage;
+mod version1;
 mod view;
 
 pub use cgroup::remove_job_cgroup;

@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 
 use self::properties::{Property, accounting, of_limits};
 use crate::cgroup::children;
+use crate::version1;
 
 /// systemd's own program, of its package.
 const BUSCTL: &str = "/usr/bin/busctl";
@@ -106,8 +107,9 @@ fn lock(kind: FlockArg) -> Result<Flock<std::os::fd::OwnedFd>, SystemdError> {
 
 /// Starts the slice of a node with its limits, or gives one that stands the values that it has not got. Files that no
 /// property stands for are left to the caller.
-pub(crate) fn ensure_slice(node: &CgroupNode) -> Result<(), SystemdError> {
-    if node.limits.is_empty() || (Path::new(&node.path).is_dir() && has_limits(node)) {
+pub(crate) fn ensure_slice(plan: &JobCgroup, node: &CgroupNode) -> Result<(), SystemdError> {
+    let stands = || Path::new(&node.path).is_dir() && has_limits(plan, node);
+    if node.limits.is_empty() || stands() {
         return Ok(());
     }
     let properties = of_limits(&node.limits);
@@ -117,7 +119,7 @@ pub(crate) fn ensure_slice(node: &CgroupNode) -> Result<(), SystemdError> {
         }
         other => other?,
     }
-    until(|| Path::new(&node.path).is_dir() && has_limits(node))
+    until(stands)
 }
 
 /// Starts the slice of a new job.
@@ -130,7 +132,7 @@ pub(crate) fn start_job(plan: &JobCgroup) -> Result<(), SystemdError> {
     let properties: Vec<Property> =
         of_limits(&job.limits).into_iter().chain(accounting(&plan.controllers)).collect();
     start(CgroupNode::unit(&job.path), &properties)?;
-    until(|| Path::new(&job.path).is_dir() && has_limits(job))
+    until(|| Path::new(&job.path).is_dir() && has_limits(plan, job))
 }
 
 /// A waiting child becomes the first process of a scope in the job's slice.
@@ -193,21 +195,30 @@ fn until(done: impl Fn() -> bool) -> Result<(), SystemdError> {
 }
 
 /// Whether the kernel has the values that have a property.
-fn has_limits(node: &CgroupNode) -> bool {
+fn has_limits(plan: &JobCgroup, node: &CgroupNode) -> bool {
     let mut limits = node.limits.iter().map(|planned| &planned.limit);
     limits.all(|limit| {
+        if let Some(group) = version1::directory(plan, &node.path, limit.control().controller()) {
+            return version1::holds(&group, limit);
+        }
         let text = crate::group_files::text(Path::new(&node.path), &limit.file());
         properties::of(limit).is_none() || text.is_some_and(|text| limit.is_in(&text))
     })
 }
 
-/// Whether a process is in the leaf: `0::/path`, cgroups(7).
+/// Whether a process is in the leaf: `0::/path`, or where systemd has a hierarchy of version 1 alone
+/// `1:name=systemd:/path`, cgroups(7).
 fn is_in(pid: Pid, plan: &JobCgroup) -> bool {
     let root = Path::new(&plan.site.path).parent();
     let leaf = root.and_then(|root| Path::new(&plan.leaf).strip_prefix(root).ok());
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let mut groups = text.lines().filter_map(|line| line.strip_prefix("0::/"));
-    groups.any(|group| leaf == Some(Path::new(group)))
+    let path = |line: &'_ str| {
+        let (_, rest) = line.split_once(':')?;
+        let own = rest.strip_prefix(":/").or_else(|| rest.strip_prefix("name=systemd:/"))?;
+        Some(Path::new(own).to_owned())
+    };
+    let mut groups = text.lines().filter_map(path);
+    groups.any(|group| leaf == Some(group.as_path()))
 }
 
 /// Whether a slice can be given this limit.

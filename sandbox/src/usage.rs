@@ -4,7 +4,8 @@ use std::path::Path;
 
 use jacamar_plan::{CpuUsage, GroupUsage, IoUsage, JobCgroup, MemoryUsage, Pressure, Reading, TaskUsage};
 
-use crate::group_files::{cpu_max, number, text};
+use crate::group_files::{cpu_max, keyed, number, text};
+use crate::version1;
 
 /// The greatest of looks a second apart, where the kernel keeps no peak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +30,13 @@ impl Peaks {
 
 /// The three nodes of a job, now. A file that is not there, or cannot be read, counts nothing.
 pub(crate) fn read(plan: &JobCgroup, peaks: Peaks) -> Reading {
-    let of = |path: &str| group(Path::new(path), Peaks::default());
+    let of = |path: &str| match plan.version1.is_empty() {
+        true => group(Path::new(path), Peaks::default()),
+        false => version1::usage(plan, path),
+    };
+    if !plan.version1.is_empty() {
+        return Reading { site: of(&plan.site.path), user: of(&plan.user.path), job: of(&plan.job.path) };
+    }
     Reading {
         site: of(&plan.site.path),
         user: of(&plan.user.path),
@@ -54,12 +61,6 @@ fn group(path: &Path, peaks: Peaks) -> GroupUsage {
         io: io(path),
         pressure: pressure(path),
     }
-}
-
-/// The value of a line `key value`.
-fn keyed(text: &str, key: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
-    value.trim().parse().ok()
 }
 
 fn memory(group: &Path, peaks: Peaks) -> Option<MemoryUsage> {

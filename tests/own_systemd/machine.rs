@@ -184,7 +184,11 @@ impl Service {
     /// Our node.
     pub(crate) fn node(&self) -> PathBuf {
         match self.level {
-            Level::Root => "/sys/fs/cgroup/jacamar.slice".into(),
+            Level::Root => {
+                let tops = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
+                let top = tops.into_iter().find(|top| Path::new(top).is_dir()).expect("the last one");
+                Path::new(top).join("jacamar.slice")
+            }
             _ => self.group().join("jacamar.slice"),
         }
     }

@@ -55,6 +55,11 @@ fn at_level(mut host: Host, level: Level) -> Host {
     }
     host.raises_limits = false;
     (host.cgroup.manager, host.cgroup.systemd) = (Manager::Ourselves, None);
+    if !host.cgroup.version1.is_empty() {
+        host.cgroup.version1.clear();
+        host.cgroup.controllers.clear();
+        host.cgroup.missing.clear();
+    }
     let CgroupHost { version, node, controllers, delegated: group, .. } = &mut host.cgroup;
     match (*version, &node) {
         (CgroupVersion::V2, Ok(_)) => {

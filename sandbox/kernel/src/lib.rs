@@ -29,7 +29,7 @@ pub use descriptor::{
 pub use exec::{Image, exit_now};
 pub use identity::{IDS_MAX, get_groups, set_groups, set_resgid, set_resuid, set_uid};
 pub use memfd::memfd;
-pub use mount::{is_cgroup2, is_procfs, join_new_session_keyring, mount};
+pub use mount::{is_cgroup1, is_cgroup2, is_procfs, join_new_session_keyring, mount};
 pub use nix::errno::Errno;
 pub use pidfd::{pidfd_open, pidfd_send_signal};
 pub use presence::{Call, probe};

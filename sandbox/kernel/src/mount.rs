@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::null;
 
 use nix::errno::Errno;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, fstatfs};
 
 use crate::check;
 
@@ -41,6 +41,14 @@ pub fn mount(
 /// Whatever fstatfs(2) answers.
 pub fn is_procfs(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC)
+}
+
+/// Whether a descriptor lies on a cgroup v1 file system.
+///
+/// # Errors
+/// Whatever fstatfs(2) answers.
+pub fn is_cgroup1(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(fstatfs(fd)?.filesystem_type() == CGROUP_SUPER_MAGIC)
 }
 
 /// Whether a descriptor lies on a cgroup v2 file system.

@@ -1,5 +1,7 @@
 //! The control groups of a job, as a plan has them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::PlannedLimit;
@@ -37,6 +39,8 @@ pub struct JobCgroup {
     pub clone_into: bool,
     /// Who makes them.
     pub manager: Manager,
+    /// Hierarchies of version 1 by controller, each with the same directories.
+    pub version1: BTreeMap<String, String>,
 }
 
 /// The delegated group, and what must be done there before groups below it can have controllers.

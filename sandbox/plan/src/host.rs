@@ -96,6 +96,9 @@ pub struct CgroupHost {
     pub systemd: Option<u32>,
     /// The group that was delegated to the runner, directly above the node; none where nothing is delegated.
     pub delegated: Option<Delegated>,
+    /// Controllers of version 1 into which systemd writes for us, and where their hierarchies are mounted.
+    #[serde(default)]
+    pub version1: BTreeMap<String, String>,
     /// Controllers that children of the node can have.
     pub controllers: Vec<String>,
     /// Files that groups with these controllers do not have on this kernel, as far as a group was there to be looked at.

@@ -1,5 +1,6 @@
 //! Where control groups can be made, and what the groups above them allow.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -24,11 +25,12 @@ pub(super) fn cgroup(
     mounts: &[MountInfo],
     processors: Option<&NumberList>,
 ) -> Result<CgroupHost, ProbeError> {
-    let Place { version, node, delegated, manager } = node(level, choice, mounts)?;
+    let Place { version, node, delegated, manager, version1 } = node(level, choice, mounts)?;
     let mut host = CgroupHost {
         version,
         node,
         manager,
+        version1,
         systemd: if manager == Manager::Systemd { systemd::version() } else { None },
         delegated: delegated.map(|path| Delegated { path, crowded: false }),
         controllers: Vec::new(),
@@ -50,6 +52,8 @@ pub(super) struct Place {
     delegated: Option<String>,
     /// Who makes them.
     manager: Manager,
+    /// Hierarchies of version 1 that systemd writes into.
+    version1: BTreeMap<String, String>,
 }
 
 /// Name of our node, in the hierarchy's root or in what was delegated.
@@ -65,11 +69,19 @@ pub(super) fn node(level: Level, choice: &CgroupChoice, mounts: &[MountInfo]) ->
         (false, true) => CgroupVersion::V2,
     };
     let mut delegated = None;
+    let version1 = match (level, choice) {
+        (Level::Root, CgroupChoice::Auto) if systemd::is_manager() => hierarchies(mounts),
+        (Level::Root | Level::Capabilities | Level::User, _) => BTreeMap::new(),
+    };
+    // Where there is no v2 tree beside it, systemd keeps its units in a hierarchy of version 1 without a controller.
+    let named = mounts.iter().find(|mount| mount.super_options.contains_key("name") && !version1.is_empty());
+    let root = root.or_else(|| named.and_then(|mount| mount.mount_point.to_str()));
     let node = match (choice, root) {
         (CgroupChoice::None, _) => Err("the configuration says cgroup = \"none\"".to_owned()),
         (CgroupChoice::Path(path), _) => usable(path).map(|()| path.clone()),
         (CgroupChoice::Auto, None) => Err("no cgroup v2 file system is mounted".to_owned()),
         (CgroupChoice::Auto, Some(root)) => match level {
+            Level::Root if !version1.is_empty() => writable(root).map(|()| format!("{root}/{NODE}")),
             Level::Root => usable(root).map(|()| format!("{root}/{NODE}")),
             Level::Capabilities | Level::User => {
                 let found = delegated_group(root, &own_group()?);
@@ -82,7 +94,7 @@ pub(super) fn node(level: Level, choice: &CgroupChoice, mounts: &[MountInfo]) ->
         Ok(node) if level == Level::Root && systemd::manages(node) => Manager::Systemd,
         Ok(_) | Err(_) => Manager::Ourselves,
     };
-    Ok(Place { version, node, delegated, manager })
+    Ok(Place { version, node, delegated, manager, version1 })
 }
 
 /// The group that was delegated to us: our own, or one above it. systemd starts the processes of a service in a leaf of
@@ -144,10 +156,17 @@ pub(super) fn look_again(host: &mut CgroupHost) {
         delegated.crowded = is_crowded(&delegated.path);
     }
     host.controllers = match host.manager {
+        Manager::Systemd if !host.version1.is_empty() => {
+            let limited = host.version1.keys().filter(|name| OF_VERSION_1.contains(&name.as_str()));
+            limited.cloned().collect()
+        }
         Manager::Systemd => controllers_of_systemd(node),
         Manager::Ourselves => controllers_below(node, host.delegated.as_ref()),
     };
-    host.missing = missing(node);
+    host.missing = match host.version1.is_empty() {
+        true => missing(node),
+        false => NOT_IN_VERSION_1.map(str::to_owned).into(),
+    };
 }
 
 fn limits_above(host: &CgroupHost, mounts: &[MountInfo], processors: Option<&NumberList>) -> Above {
@@ -176,11 +195,32 @@ fn usable(path: &str) -> Result<(), String> {
         Ok(false) => return Err(format!("{path} is not on a cgroup v2 file system")),
         Err(errno) => return Err(format!("{path}: {}", errno.desc())),
     }
+    writable(path)
+}
+
+fn writable(path: &str) -> Result<(), String> {
     for file in [path.to_owned(), format!("{path}/cgroup.procs")] {
         access(file.as_str(), AccessFlags::W_OK)
             .map_err(|errno| format!("{path} is not delegated to us ({file}: {})", errno.desc()))?;
     }
     Ok(())
+}
+
+/// Controllers of version 1 of which systemd writes the same limits as of version 2.
+const OF_VERSION_1: [&str; 3] = ["cpu", "memory", "pids"];
+/// What those have nothing for.
+const NOT_IN_VERSION_1: [&str; 6] =
+    ["memory.min", "memory.low", "memory.high", "memory.swap.max", "memory.oom.group", "cpu.idle"];
+
+/// Where those controllers, and the one that counts processor time, are mounted as version 1.
+fn hierarchies(mounts: &[MountInfo]) -> BTreeMap<String, String> {
+    let of_version_1 = mounts.iter().filter(|mount| mount.fs_type == "cgroup" && mount.root == "/");
+    let pairs = of_version_1.flat_map(|mount| {
+        let names = OF_VERSION_1.iter().chain(&["cpuacct"]);
+        let here = names.filter(|name| mount.super_options.contains_key(**name));
+        here.filter_map(|name| Some(((*name).to_owned(), mount.mount_point.to_str()?.to_owned())))
+    });
+    pairs.collect()
 }
 
 /// Controllers that systemd gives a slice where it is asked to.

@@ -86,6 +86,7 @@ impl Planner<'_> {
             controllers,
             clone_into: manager == Manager::Ourselves && self.host.calls.clone_into_cgroup.is_present(),
             manager,
+            version1: self.host.cgroup.version1.clone(),
         }))
     }
 
@@ -185,6 +186,9 @@ impl Planner<'_> {
             }
         };
         for limit in &limits {
+            if self.host.cgroup.missing.contains(&limit.file()) && !self.host.cgroup.version1.is_empty() {
+                return Err(format!("control groups of version 1 have no {}", limit.control()));
+            }
             if self.host.cgroup.missing.contains(&limit.file()) {
                 return Err(format!("this kernel has no {}", limit.file()));
             }

@@ -56,6 +56,7 @@ fn cgroup() -> impl Strategy<Value = CgroupHost> {
             delegated,
             manager,
             systemd: Some(252),
+            version1: std::collections::BTreeMap::new(),
             controllers: controllers.into_iter().map(str::to_owned).collect(),
             missing: missing.into_iter().map(str::to_owned).collect(),
             above: Above::default(),

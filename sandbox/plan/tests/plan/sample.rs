@@ -33,6 +33,7 @@ pub(crate) fn host(level: Level) -> Host {
             delegated: None,
             manager: Manager::Ourselves,
             systemd: None,
+            version1: BTreeMap::new(),
             controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(Into::into).to_vec(),
             missing: Vec::new(),
             above: Above::default(),
