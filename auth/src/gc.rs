@@ -5,8 +5,6 @@
 //! a command's control group. So whatever was listed and has neither afterwards is nobody's. In between mkdir(2) and
 //! flock(2) its age protects it.
 
-mod stale;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +22,7 @@ use crate::stage::finish::{END_WITHIN, UserFiles, finish};
 use crate::stage::known::Known;
 use crate::stage::user_side::{same_level, state};
 use crate::stage::{audit_settings, choice, hostname, settings, tell};
-use stale::{Here, Why};
+use crate::stale::{Here, Why};
 
 /// Nothing left to do.
 const CLEAN: u8 = 0;

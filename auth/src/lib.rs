@@ -14,5 +14,6 @@ mod identity;
 mod keeper;
 mod resolving;
 mod stage;
+mod stale;
 
 pub use cli::run;

@@ -7,6 +7,7 @@ pub(crate) mod known;
 mod prepare;
 mod run;
 mod site;
+mod turn;
 pub(crate) mod user_side;
 
 use std::io::Write;

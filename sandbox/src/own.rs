@@ -1,10 +1,12 @@
 //! Our own process, made clean before anything else: nothing inherited is trusted or passed on.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use jacamar_kernel::Errno;
 use jacamar_plan::Level;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -12,6 +14,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getegid, geteuid, getgid, getresuid, getuid};
 
 use crate::file_ids::FileIds;
+
+use crate::supervise::Parent;
 
 /// What is left of the process that started us, and how signals arrive from now on.
 #[derive(Debug)]
@@ -37,6 +41,33 @@ impl Own {
             asked |= matches!(signal, Ok(Ok(signal)) if ends.contains(&signal));
         }
         Ok(asked)
+    }
+
+    /// Waits so long, or until a signal asks for our end or our parent dies; whether one of the two did.
+    ///
+    /// # Errors
+    /// Whatever poll(2), or read(2) of the signal descriptor, answers.
+    pub fn asked_to_end_within(&self, parent: &Parent, time: Duration) -> Result<bool, OwnError> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let watched = [Some(self.signals.as_fd()), parent.pidfd()];
+            let mut fds: Vec<PollFd<'_>> =
+                watched.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            // A rest below a millisecond would be none.
+            let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut fds, timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(OwnError { what: "wait for signals", errno }),
+            }
+            let died = parent.is_dead(fds.get(1).is_some_and(|fd| fd.any() == Some(true)));
+            if self.asked_to_end()? || died {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+        }
     }
 }
 

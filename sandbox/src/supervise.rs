@@ -1,6 +1,6 @@
 //! The supervisor: waits for process 1, forwards signals, ends the stage, removes what is left.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,22 @@ impl Parent {
             // EINVAL: our parent is outside of our pid namespace, getppid(2) says 0. ESRCH: it died this instant.
             Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::ESRCH) => Ok(Self::Number(pid)),
             Err(errno) => Err(errno),
+        }
+    }
+
+    /// Its pidfd, to be watched; none: it must be asked from time to time.
+    pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Pidfd(fd) => Some(fd.as_fd()),
+            Self::Number(_) => None,
+        }
+    }
+
+    /// Whether it has died; `ready`: its pidfd is readable.
+    pub(crate) fn is_dead(&self, ready: bool) -> bool {
+        match self {
+            Self::Pidfd(_) => ready,
+            Self::Number(pid) => getppid() != *pid,
         }
     }
 }
@@ -317,9 +333,7 @@ impl Supervisor {
         until: Option<Instant>,
     ) -> Result<Happened, StepError> {
         let mut fds = vec![PollFd::new(own.signals.as_fd(), PollFlags::POLLIN)];
-        if let Some(Parent::Pidfd(parent)) = parent {
-            fds.push(PollFd::new(parent.as_fd(), PollFlags::POLLIN));
-        }
+        fds.extend(parent.and_then(Parent::pidfd).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let report = fds.len();
         // Once it has reported it is let go, and a pipe that stays readable would keep us busy.
         let report = self.control.as_ref().map(|_| {
@@ -357,11 +371,7 @@ impl Supervisor {
             Err(Errno::EPIPE | Errno::EFBIG) => true,
             Err(errno) => return Err(lost(errno)),
         };
-        let parent_died = match parent {
-            Some(Parent::Pidfd(_)) => ready.get(1) == Some(&true),
-            Some(Parent::Number(pid)) => getppid() != *pid,
-            None => false,
-        };
+        let parent_died = parent.is_some_and(|parent| parent.is_dead(ready.get(1) == Some(&true)));
         let reported = report.is_some_and(|at| ready.get(at) == Some(&true));
         Ok(Happened { parent_died, nobody_listens, reported })
     }

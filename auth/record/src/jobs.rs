@@ -14,10 +14,12 @@ use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 use serde::de::DeserializeOwned;
 
 pub use self::begun::Begun;
+pub use self::turns::Turns;
 use crate::files::{io, make_state, modified, ours, read_file, write_file, write_json};
 use crate::{FORMAT, Prepared, Record, Running, SlotKey};
 
 mod begun;
+mod turns;
 
 /// Why there is no usable record.
 #[derive(Debug, thiserror::Error)]
@@ -130,12 +132,19 @@ impl Jobs {
     /// # Errors
     /// [`RecordError::Io`]
     pub fn slots(&self) -> Result<Slots<'_>, RecordError> {
-        let path = self.state.join("slots");
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::open(&path, flags, Mode::from_bits_truncate(0o600))
-            .map_err(|e| io("open", &path, e))?;
+        let (path, file) = self.lock_file("slots")?;
         let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| io("lock", &path, e))?;
         Ok(Slots { jobs: self, _lock: lock })
+    }
+
+    /// A file of the state directory that is there to be locked.
+    fn lock_file(&self, name: &str) -> Result<(PathBuf, OwnedFd), RecordError> {
+        let path = self.state.join(name);
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match nix::fcntl::open(&path, flags, Mode::from_bits_truncate(0o600)) {
+            Ok(file) => Ok((path, file)),
+            Err(errno) => Err(io("open", &path, errno)),
+        }
     }
 
     /// Opens a record by its name.
@@ -419,6 +428,8 @@ fn remove_directory(jobs: &Jobs, directory: BorrowedFd<'_>, name: &str) -> Resul
     for file in [
         "supervisor",
         "supervisor.new",
+        "turn",
+        "turn.new",
         "prepared",
         "prepared.new",
         "usage",

@@ -1,13 +1,13 @@
 //! What a record holds.
 
 use jacamar_contract::stage_request::ProfileMode;
-use jacamar_plan::{Grant, Host, Level, Profile, Site, SubStage};
+use jacamar_plan::{Grant, Host, Level, Max, Origin, Profile, Site, SubStage};
 use serde::{Deserialize, Serialize};
 
 use crate::ProcessId;
 
 /// Version of the format. A program of another version finishes a record or refuses it by name, it never guesses.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// The project and job, of the verified claims.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,20 @@ pub struct ShellSettings {
     pub environment: Vec<(String, String)>,
     /// Which start-up files it reads.
     pub profile: ProfileMode,
+}
+
+/// How many jobs of one user run at the same time on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobsAtOnce {
+    /// So many.
+    pub max: u64,
+    /// Where that is written.
+    pub origin: Origin,
+    /// How long one above that waits, in milliseconds.
+    pub wait: Max,
+    /// Where that is written; none: nowhere, it is the default.
+    pub wait_origin: Option<Origin>,
 }
 
 /// Where audit lines go, and which.
@@ -96,6 +110,8 @@ pub struct Record {
     pub profile: Profile,
     /// The site's limits, and those of this user.
     pub site: Site,
+    /// How many of his jobs run at the same time; none: any number.
+    pub jobs_at_once: Option<JobsAtOnce>,
     /// Host facts.
     pub host_facts: Host,
     /// Level.
@@ -152,4 +168,24 @@ pub struct Prepared {
     pub parent: ProcessId,
     /// The pid namespace in which it has that number.
     pub pid_namespace: String,
+}
+
+/// The place of a job among those of its user: written before anything of the job happens, gone with its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    /// Who came first has the lower one.
+    pub number: u64,
+    /// Whether it has come.
+    pub state: TurnState,
+}
+
+/// Whether a job's turn has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TurnState {
+    /// Its `prepare` waits, as long as it holds the record's lock.
+    Waiting,
+    /// The job counts until its record is removed.
+    Come,
 }

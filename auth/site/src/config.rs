@@ -19,7 +19,8 @@ pub use duration::{Millis, parse as parse_duration};
 pub(crate) use judge::is_variable;
 pub use key::{Fallback, Key, Kind, Status, Word};
 pub use keys::{keys, markdown};
-pub use limits::SandboxLimits;
+pub(crate) use limits::JOBS_KEYS;
+pub use limits::{JobsAtOnce, SandboxLimits, UserLimits};
 pub use path::{AbsolutePath, DataDir};
 pub use read::{Config, ReadError, read};
 pub use settings::{

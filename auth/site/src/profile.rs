@@ -13,6 +13,7 @@ use jacamar_plan::{Key, Need, Origin, Profile, Resources, Setting, Settings};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::config::JOBS_KEYS;
 use crate::source::{ConfigError, ConfigErrors, Document, nearest};
 use crate::trusted_file::{self, Trust, Untrusted};
 
@@ -126,13 +127,13 @@ pub fn parse(document: &Document, name: &str, shipped: bool) -> Result<Profile, 
     Ok(profile)
 }
 
-/// Reads resource limits alone, of a table of the configuration; `tables` are the tables that it may have besides.
-/// What is wrong comes beside what could be read.
+/// Reads resource limits alone, of a table of the configuration; `besides` are the keys and tables that it may have
+/// besides. What is wrong comes beside what could be read.
 pub(crate) fn resources(
     document: &Document,
     tree: &DeTable<'_>,
     table: &str,
-    tables: &[&str],
+    besides: &[&str],
 ) -> (Resources, Vec<ConfigError>) {
     let mut reader = Reader { document, shipped: false, prefer: BTreeSet::new(), errors: Vec::new() };
     let keys: Vec<Key> = Key::all().filter(|key| matches!(key, Key::Control(_))).collect();
@@ -140,7 +141,7 @@ pub(crate) fn resources(
         reader.prefer(prefer);
     }
     let mut settings = Settings::default();
-    let others: Vec<&str> = tables.iter().copied().chain(["prefer"]).collect();
+    let others: Vec<&str> = besides.iter().copied().chain(["prefer"]).collect();
     reader.table(tree, table, &keys, &others, &mut settings);
     reader.prefer_is_set(tree, &settings);
     (settings.resources, reader.errors)
@@ -273,7 +274,11 @@ impl Reader<'_> {
                 format!("write it below [{}] of a profile", known.table()),
             ),
             None => {
-                let error = self.document.unknown_key(key.span(), text, table, names, "");
+                let hint = match JOBS_KEYS.contains(&text) {
+                    true => "write it below [sandbox.user] of the configuration",
+                    false => "",
+                };
+                let error = self.document.unknown_key(key.span(), text, table, names, hint);
                 self.errors.push(error);
             }
         }

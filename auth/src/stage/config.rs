@@ -12,7 +12,8 @@ use jacamar_contract::environment::{RecordName, RunnerEnvironment};
 use jacamar_contract::job_variables::{JobVariables, Names};
 use jacamar_plan::{Grant, Key, Level, Plan, Refusal, Without};
 use jacamar_record::{
-    AuditLocation, AuditSettings, FORMAT, Jobs, Project, Record, RecordError, ShellSettings, SlotKey, boot_id,
+    AuditLocation, AuditSettings, FORMAT, Jobs, JobsAtOnce, Project, Record, RecordError, ShellSettings,
+    SlotKey, boot_id,
 };
 use jacamar_sandbox::{Own, probe};
 use jacamar_site::accounts::{self, GroupName};
@@ -23,7 +24,7 @@ use serde_json::Value;
 use tracing::debug;
 
 use super::known::Known;
-use super::site::{choice, jacamar, level, limits, named, profile, settings};
+use super::site::{choice, jacamar, jobs_at_once, level, limits, named, profile, settings};
 use super::user_side::{parent, state};
 use super::{Ended, StageEnd, StageError};
 use crate::audit::Priority;
@@ -72,6 +73,7 @@ pub(super) fn config(
 
     // Where, and whether this host can give what the profile requires: now, before anything happened.
     let site = limits(&settings, &grant.account.name, &group_names);
+    let jobs_at_once = jobs_at_once(&settings, &grant.account.name, &group_names);
     let tmp_base = match &settings.sandbox.tmp_dir {
         Some(path) => path.as_str().to_owned(),
         None => text(&state.join("tmp"))?,
@@ -123,6 +125,7 @@ pub(super) fn config(
         grant,
         profile,
         site,
+        jobs_at_once,
         host_facts: host,
         level,
         jacamar_path: text(&program)?,
@@ -320,8 +323,8 @@ fn tell_surprises(without: &[Without]) {
     }
 }
 
-/// `job MemoryMax = 8 GiB`, `LimitNOFILE = 1024:4096`
-fn limits_in_words(plan: &Plan) -> Vec<String> {
+/// `job MemoryMax = 8 GiB`, `LimitNOFILE = 1024:4096`, `user MaxJobsPerUser = 4`
+fn limits_in_words(plan: &Plan, jobs: Option<&JobsAtOnce>) -> Vec<String> {
     let nodes = plan.contain.cgroup.as_ref();
     let nodes = nodes.map(|cgroup| [("site", &cgroup.site), ("user", &cgroup.user), ("job", &cgroup.job)]);
     let of_groups = nodes
@@ -330,7 +333,8 @@ fn limits_in_words(plan: &Plan) -> Vec<String> {
         .flat_map(|(name, node)| node.limits.iter().map(move |planned| format!("{name} {}", planned.limit)));
     let of_processes =
         plan.confine.limits.iter().map(|limit| format!("{} = {}:{}", limit.resource, limit.soft, limit.hard));
-    of_groups.chain(of_processes).collect()
+    let of_jobs = jobs.map(|jobs| format!("user MaxJobsPerUser = {}", jobs.max));
+    of_groups.chain(of_processes).chain(of_jobs).collect()
 }
 
 /// The decision for the job, beside what every line says.
@@ -349,7 +353,7 @@ fn granted(record: &Record, claims: &Claims, settings: &Settings, plan: &Plan) -
         ("level", record.level.to_string().into()),
         ("profile", record.profile.name.clone().into()),
         ("enforced", enforced.into()),
-        ("limits", limits_in_words(plan).into()),
+        ("limits", limits_in_words(plan, record.jobs_at_once.as_ref()).into()),
         ("without", without.into()),
     ]
 }

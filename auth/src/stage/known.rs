@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jacamar_contract::claims::Claims;
 use jacamar_plan::{Grant, Outcome, Refusal, Stage};
@@ -91,6 +92,12 @@ impl Known {
     /// The site does not run this sub-stage.
     pub(crate) fn skipped(&mut self) {
         self.skipped = true;
+    }
+
+    /// So long the job waited for its turn.
+    pub(crate) fn waited(&mut self, time: Duration) {
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.fields.push(("waited_ms", milliseconds.into()));
     }
 
     /// The end of the job had to leave files of the runner in the user's own directories.

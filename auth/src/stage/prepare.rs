@@ -1,15 +1,17 @@
-//! `prepare`: the job's private directories, then the user's own by the user.
+//! `prepare`: waits for the job's turn, makes its private directories, then the user's own by the user.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use jacamar_contract::environment::RunnerEnvironment;
 use jacamar_contract::exit::Ended as EndedBy;
-use jacamar_plan::{Level, Stage};
+use jacamar_plan::{Level, Outcome, Stage};
 use jacamar_record::{Jobs, Prepared, pid_namespace};
 use jacamar_sandbox::{JobDirectories, Own};
+use nix::sys::signal::Signal;
 
 use super::known::Known;
+use super::turn::{Awaited, await_turn};
 use super::user_side::{account_exists, host, open, parent, request, run_as_user, same_level, state};
 use super::{StageEnd, StageError};
 
@@ -28,8 +30,12 @@ pub(super) fn prepare(
     let record = job.record();
     known.record(record, &state)?;
     same_level(record, level)?;
-    account_exists(record)?;
     let _lock = job.begin_stage(LOCK_WITHIN)?;
+    if let Awaited::AskedToEnd = await_turn(own, &jobs, &job, known)? {
+        let outcome = Outcome::Signalled(Signal::SIGTERM as i32);
+        return Ok(StageEnd { outcome, ended: EndedBy::ByTermination });
+    }
+    account_exists(record)?;
     let account = &record.grant.account;
     let host = host(record)?;
     let base = std::path::Path::new(&record.tmp_base);

@@ -1,9 +1,11 @@
 //! What `config` takes from the site before it looks at the job: the configuration file, the level, our own program.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use jacamar_plan::{Level, Max, Need, Origin, Profile, Refusal, Resource, Rlimit, Setting, Site};
+use jacamar_record::JobsAtOnce;
 use jacamar_sandbox::{CgroupChoice, Named};
 use jacamar_site::accounts;
 use jacamar_site::config::{self, Cgroup, Downscope, Settings};
@@ -26,7 +28,21 @@ pub(crate) fn settings(path: Option<&Path>, trust: Trust) -> anyhow::Result<Sett
 /// Limits of all jobs of the host, and of those of one user, who is in these groups.
 pub(crate) fn limits(settings: &Settings, account: &str, groups: &[String]) -> Site {
     let limits = &settings.sandbox.limits;
-    Site { site: limits.site.clone(), user: limits.of_user(account, groups) }
+    Site { site: limits.site.clone(), user: limits.of_user(account, groups).resources }
+}
+
+/// Below the hour that the runner gives `prepare` (`prepare_exec_timeout`), or it would end the wait, as a system failure.
+const WAIT_DEFAULT: Duration = Duration::from_secs(55 * 60);
+
+/// How many jobs of this user run at the same time; none: any number.
+pub(super) fn jobs_at_once(settings: &Settings, account: &str, groups: &[String]) -> Option<JobsAtOnce> {
+    let jobs = settings.sandbox.limits.of_user(account, groups).jobs;
+    let Setting { value: Max::Value(max), origin, need: _ } = jobs.max? else { return None };
+    let (wait, wait_origin) = match jobs.wait {
+        Some(Setting { value, origin, need: _ }) => (value, Some(origin)),
+        None => (Max::Value(u64::try_from(WAIT_DEFAULT.as_millis()).unwrap_or(u64::MAX)), None),
+    };
+    Some(JobsAtOnce { max, origin, wait, wait_origin })
 }
 
 /// The profile that the site wants, with what other keys say of a job.
@@ -55,8 +71,8 @@ fn own_setting<T>(key: &str, value: T) -> Setting<T> {
 /// What the profile and the limits of all users name.
 pub(crate) fn named(profile: &Profile, settings: &Settings) -> Named {
     let limits = &settings.sandbox.limits;
-    let of_some = limits.groups.iter().chain(&limits.accounts).map(|(_, resources)| resources);
-    Named::by(profile, [&limits.site, &limits.user].into_iter().chain(of_some))
+    let of_some = limits.groups.iter().chain(&limits.accounts).map(|(_, limits)| &limits.resources);
+    Named::by(profile, [&limits.site, &limits.user.resources].into_iter().chain(of_some))
 }
 
 /// Where the site wants control groups.

@@ -221,7 +221,7 @@ pub(crate) fn run_as_user(
     Ok(UserSide { plan: planned, ended, report })
 }
 
-fn identify(pid: nix::unistd::Pid) -> anyhow::Result<ProcessId> {
+pub(super) fn identify(pid: nix::unistd::Pid) -> anyhow::Result<ProcessId> {
     // One that is gone already cannot be mistaken for another either.
     Ok(ProcessId::of(pid)?.unwrap_or(ProcessId { pid: pid.as_raw(), start_time: 0 }))
 }
@@ -233,7 +233,7 @@ pub(crate) fn parent() -> anyhow::Result<ProcessId> {
 
 /// The process that started us: when it dies, nobody waits for this stage any more. One that died before we looked has
 /// left us to process 1.
-fn runner(record: &Record) -> anyhow::Result<Parent> {
+pub(super) fn runner(record: &Record) -> anyhow::Result<Parent> {
     if getppid().as_raw() == 1 && record.runner.pid != 1 {
         bail!("the runner that started this stage is gone");
     }

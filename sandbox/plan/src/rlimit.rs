@@ -185,7 +185,7 @@ fn nice(text: &str) -> Option<u64> {
 }
 
 /// `90`, `10min`, `1h 30min`: microseconds; a number alone counts in `bare` of them. systemd.time(7).
-fn time(text: &str, bare: u64) -> Option<u64> {
+pub(crate) fn time(text: &str, bare: u64) -> Option<u64> {
     let units = [
         ("us", 1),
         ("ms", 1000),

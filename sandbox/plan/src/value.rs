@@ -18,6 +18,7 @@ macro_rules! kept_as_text {
 }
 
 mod disks;
+mod jobs;
 mod processors;
 
 use std::fmt;

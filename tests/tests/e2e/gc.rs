@@ -213,7 +213,7 @@ fn records_of_another_version_are_named_and_left() {
         assert_eq!(ran.err.lines().count(), 1, "{ran}");
         assert_eq!(site.names("jobs"), [other.record()]);
     }
-    edit(&site, other.record(), |record| record["format"] = json!(3));
+    edit(&site, other.record(), |record| record["format"] = json!(4));
     edit(&site, other.record(), |record| record["host"] = json!("login9"));
     let ran = site.gc(&direct);
     assert!(ran.code == 1 && ran.out.is_empty() && ran.err.contains("it is of host login9"), "{ran}");

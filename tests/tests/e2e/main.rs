@@ -26,4 +26,5 @@ mod secrecy;
 mod settings;
 mod success;
 mod tokens;
+mod turns;
 mod user_level;

@@ -267,7 +267,7 @@ fn is_default(default: Fallback, value: &DeValue<'_>) -> bool {
     }
 }
 
-fn found(value: &DeValue<'_>) -> &'static str {
+pub(super) fn found(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a whole number",

@@ -46,6 +46,13 @@ Limits of all jobs of the host together, and of all jobs of one user together. T
 that limit a control group, from `MemoryMin` to `HugeTLBMax` ([limits.md](limits.md)); `prefer = [\"KEY\"]` lets jobs run
 where the host cannot give one. `[sandbox.user.group.NAME]` sets keys anew for members of a group (of two groups that
 set one key, the one that is written later), `[sandbox.user.account.NAME]` for one account.
+
+`[sandbox.user]` and the tables below it have two keys more ([limits.md](limits.md)):
+
+| key | value | default | meaning |
+|---|---|---|---|
+| `MaxJobsPerUser` | a whole number from 1 on, or `\"infinity\"` | `\"infinity\"` | how many jobs of one user run at the same time on this host; one above that waits in `prepare` |
+| `MaxJobsWaitSec` | seconds, or a time as systemd writes it: `\"90s\"`, `\"1h 30min\"`, `\"infinity\"` | `\"55min\"` | how long it waits, and never longer than its own time limit; then it fails. `0`: it does not wait |
 ";
 
 fn append(text: &mut String, line: fmt::Arguments<'_>) {

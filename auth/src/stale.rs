@@ -14,7 +14,7 @@ const BEYOND_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Why a job is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(crate) enum Why {
     Restarted,
     RunnerGone,
     NotPrepared,
@@ -24,7 +24,7 @@ pub(super) enum Why {
 
 impl Why {
     /// For the audit log.
-    pub(super) fn rule(self) -> &'static str {
+    pub(crate) fn rule(self) -> &'static str {
         match self {
             Self::Restarted => "restarted",
             Self::RunnerGone => "runner_gone",
@@ -49,13 +49,13 @@ impl std::fmt::Display for Why {
 
 /// This host, as records name it.
 #[derive(Debug)]
-pub(super) struct Here {
+pub(crate) struct Here {
     boot_id: String,
     pid_namespace: String,
 }
 
 impl Here {
-    pub(super) fn look() -> anyhow::Result<Self> {
+    pub(crate) fn look() -> anyhow::Result<Self> {
         Ok(Self {
             boot_id: boot_id().context("could not read the boot id")?,
             pid_namespace: pid_namespace().context("could not read our pid namespace")?,
@@ -63,7 +63,7 @@ impl Here {
     }
 
     /// Why a job of this host is over; `None`: it may go on. Its lock is looked at by the caller.
-    pub(super) fn why(&self, job: &OpenJob) -> anyhow::Result<Option<Why>> {
+    pub(crate) fn why(&self, job: &OpenJob) -> anyhow::Result<Option<Why>> {
         match self.judge(job) {
             // Cleaned up meanwhile.
             Err(error) if matches!(error.downcast_ref(), Some(RecordError::Missing(_))) => Ok(None),
