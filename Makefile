@@ -32,7 +32,7 @@ test: ## everything that CI runs: packages, programs, format, lints, all tests, 
 demo: ## a complete job, from token to exit code, and then its plan in words
 	@hack/demo
 
-bench: build ## exec against bare spawn and bubblewrap, as ratios of one run (as root)
+bench: build ## exec against bare spawn and bubblewrap, its control group, many jobs at once: of one run (as root)
 	@hack/bench
 
 clean: ## removes target

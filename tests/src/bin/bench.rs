@@ -1,4 +1,5 @@
-//! What a start costs: bare spawn, bubblewrap with the same namespaces, mounts and filter, and ours.
+//! What a start costs: bare spawn, bubblewrap with the same namespaces, mounts and filter, and ours; what a control group
+//! costs of it; and what many supervisors at once cost.
 //!
 //! All in one run and in turn, with 100 ms of idleness before each sample: in a hot loop the kernel's locks for control
 //! groups are free, on a real node they are not. Figures of one run can be compared, those of two cannot.
@@ -9,6 +10,11 @@
     clippy::exit,
     reason = "a program of the testbed talks to its starter"
 )]
+
+#[path = "bench/groups.rs"]
+mod groups;
+#[path = "bench/many.rs"]
+mod many;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -95,23 +101,33 @@ fn main() -> anyhow::Result<()> {
             }
         }
     }
+    print(&mut peers)?;
+    groups::measure(programs, account, samples)?;
+    many::measure(programs, account)
+}
+
+fn print(peers: &mut [Peer]) -> anyhow::Result<()> {
     let bare = peers.first_mut().map(Peer::median).context("no peers")?;
     let bwrap = peers.get_mut(2).map(Peer::median).context("no bwrap")?;
     println!("{:<34} {:>9} {:>9} {:>8} {:>8}", "", "median", "least", "/ bare", "/ bwrap");
-    for peer in &mut peers {
+    for peer in peers {
         let median = peer.median();
         let least = peer.samples.first().copied().unwrap_or_default();
         let ratio = |to: Duration| median.as_secs_f64() / to.as_secs_f64();
         println!(
             "{:<34} {:>6.2} ms {:>6.2} ms {:>8.2} {:>8.2}",
             peer.name,
-            median.as_secs_f64() * 1e3,
-            least.as_secs_f64() * 1e3,
+            milliseconds(median),
+            milliseconds(least),
             ratio(bare),
             ratio(bwrap)
         );
     }
     Ok(())
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 impl Peer {

@@ -1,5 +1,6 @@
 //! Runs a command under a filter that answers ENOSYS, as an old kernel, to every system call that is newer than Linux
-//! 4.18; with `--errno EPERM` those that the product makes get EPERM, as in containers.
+//! 4.18; with `--errno EPERM` those that the product makes get EPERM, as in containers; with `--without CALL` that one of the
+//! product's calls alone gets ENOSYS.
 //!
 //! Start it as root: no_new_privs is not set, so that programs with file capabilities keep them.
 #![forbid(unsafe_code)]
@@ -24,24 +25,41 @@ fn main() -> ExitCode {
 
 fn run() -> Result<std::convert::Infallible> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (answer, command) = match arguments.as_slice() {
+    let (filter, command) = match arguments.as_slice() {
         [option, errno, dashes, command @ ..] if option == "--errno" && dashes == "--" => {
-            (errno.as_str(), command)
+            (old(errno)?, command)
         }
-        [dashes, command @ ..] if dashes == "--" => ("ENOSYS", command),
-        _ => bail!("usage: old-kernel [--errno ENOSYS|EPERM] -- COMMAND..."),
+        [option, call, dashes, command @ ..] if option == "--without" && dashes == "--" => {
+            (without(call)?, command)
+        }
+        [dashes, command @ ..] if dashes == "--" => (old("ENOSYS")?, command),
+        _ => bail!("usage: old-kernel [--errno ENOSYS|EPERM | --without CALL] -- COMMAND..."),
     };
+    let [program, rest @ ..] = command else { bail!("no command") };
+    load_filter(&filter).context("could not load the filter (this takes root)")?;
+    Err(Command::new(program).args(rest).exec()).with_context(|| format!("could not execute {program}"))
+}
+
+/// Every call newer than Linux 4.18.
+fn old(answer: &str) -> Result<Vec<Instruction>> {
     let answer = match answer {
         "ENOSYS" => Errno::ENOSYS,
         "EPERM" => Errno::EPERM,
         other => bail!("{other} is neither ENOSYS nor EPERM"),
     };
-    let [program, rest @ ..] = command else { bail!("no command") };
-    load_filter(&filter(answer)).context("could not load the filter (this takes root)")?;
-    Err(Command::new(program).args(rest).exec()).with_context(|| format!("could not execute {program}"))
+    let calls: Vec<(u32, Errno)> = OF_THE_PRODUCT.iter().map(|(_, number)| (*number, answer)).collect();
+    Ok(filter(&calls, Some(FIRST_NEWER)))
 }
 
-fn filter(answer: Errno) -> Vec<Instruction> {
+/// One of those that the product makes.
+fn without(name: &str) -> Result<Vec<Instruction>> {
+    let found = OF_THE_PRODUCT.iter().find(|(known, _)| *known == name);
+    let (_, number) = found.with_context(|| format!("{name} is none of the product's newer calls"))?;
+    Ok(filter(&[(*number, Errno::ENOSYS)], None))
+}
+
+/// Answers these calls, and ENOSYS to all from a number on.
+fn filter(calls: &[(u32, Errno)], newer: Option<u32>) -> Vec<Instruction> {
     // `include/uapi/linux/bpf_common.h`, `seccomp.h`.
     const LOAD: u16 = 0x20;
     const JUMP_EQUAL: u16 = 0x15;
@@ -52,12 +70,14 @@ fn filter(answer: Errno) -> Vec<Instruction> {
     let statement = |code, k| Instruction { code, jt: 0, jf: 0, k };
     let refuse = |errno: Errno| statement(RETURN, 0x0005_0000 | (errno as i32).unsigned_abs());
     let mut program = vec![statement(LOAD, OFFSET_NR)];
-    for (_, number) in OF_THE_PRODUCT {
-        program.push(Instruction { code: JUMP_EQUAL, jt: 0, jf: 1, k: number });
-        program.push(refuse(answer));
+    for (number, errno) in calls {
+        program.push(Instruction { code: JUMP_EQUAL, jt: 0, jf: 1, k: *number });
+        program.push(refuse(*errno));
     }
-    program.push(Instruction { code: JUMP_GREATER_EQUAL, jt: 0, jf: 1, k: FIRST_NEWER });
-    program.push(refuse(Errno::ENOSYS));
+    if let Some(first) = newer {
+        program.push(Instruction { code: JUMP_GREATER_EQUAL, jt: 0, jf: 1, k: first });
+        program.push(refuse(Errno::ENOSYS));
+    }
     program.push(statement(RETURN, ALLOW));
     program
 }
