@@ -343,7 +343,7 @@ fn control_groups_of_nobody_are_ended() {
     let user = site.group.path().to_owned() + &format!("/jacamar-u{uid}.slice");
     let node = |name: &str| format!("{user}/jacamar-u{uid}-{name}.slice");
     let empty = site.group.path().to_owned() + "/jacamar-u1.slice";
-    let sleepers: Vec<Started> = [NAME.to_owned(), format!("{NAME}-verify"), living.record().to_owned()]
+    let sleepers: Vec<Started> = [NAME.to_owned(), format!("{NAME}_verify"), living.record().to_owned()]
         .iter()
         .map(|name| {
             let leaf = format!("{}/x.scope", node(name));
@@ -362,7 +362,7 @@ fn control_groups_of_nobody_are_ended() {
     let ran = site.gc(&living);
     let mut said: Vec<&str> = ran.out.lines().collect();
     said.sort_unstable();
-    let mut expected: Vec<String> = [NAME.to_owned(), format!("{NAME}-verify")]
+    let mut expected: Vec<String> = [NAME.to_owned(), format!("{NAME}_verify")]
         .iter()
         .map(|name| format!("removed the control group {}: no job or command has it", node(name)))
         .collect();

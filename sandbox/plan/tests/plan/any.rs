@@ -49,13 +49,14 @@ fn cgroup() -> impl Strategy<Value = CgroupHost> {
         crowded,
     }));
     let manager = select(vec![Manager::Ourselves, Manager::Systemd]);
-    (select(versions), node, subsequence(controllers, 0..=6), missing, delegated, manager).prop_map(
-        |(version, node, controllers, missing, delegated, manager)| CgroupHost {
+    let systemd = select(vec![None, Some(239), Some(252)]);
+    (select(versions), node, subsequence(controllers, 0..=6), missing, delegated, manager, systemd).prop_map(
+        |(version, node, controllers, missing, delegated, manager, systemd)| CgroupHost {
             version,
             node,
             delegated,
             manager,
-            systemd: Some(252),
+            systemd,
             version1: std::collections::BTreeMap::new(),
             controllers: controllers.into_iter().map(str::to_owned).collect(),
             missing: missing.into_iter().map(str::to_owned).collect(),

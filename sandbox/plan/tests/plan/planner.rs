@@ -1,8 +1,8 @@
 //! What holds for every plan, and when there is none.
 
 use jacamar_plan::{
-    Amount, Arch, Control, Host, Key, KeyringMode, Level, Max, Memory, Mount, Need, Phase, Plan, Profile,
-    ProtectProc, Resource, Setting, Site, Step, Tasks, Unplannable, check, explain, plan,
+    Amount, Arch, Control, Host, Key, KeyringMode, Level, Manager, Max, Memory, Mount, Need, Phase, Plan,
+    Profile, ProtectProc, Resource, Setting, Site, Step, Tasks, Unplannable, check, explain, plan,
 };
 use proptest::prelude::*;
 
@@ -54,7 +54,17 @@ fn lacks(host: &Host, profile: &Profile, key: Key, pid: bool, no_new_privs: bool
     match key {
         Key::Control(control) => {
             let missing = |file: &str| host.cgroup.missing.iter().any(|name| name == file);
+            // systemd has it from this version on, and none for huge pages.
+            let property = |since| host.cgroup.systemd.is_some_and(|version| version >= since);
+            let has_property = host.cgroup.manager == Manager::Ourselves
+                || match control {
+                    Control::HugeTLBMax => false,
+                    Control::CPUQuotaPeriodSec => property(242),
+                    Control::AllowedCPUs | Control::AllowedMemoryNodes => property(244),
+                    _ => true,
+                };
             !controller(control.controller())
+                || !has_property
                 || match control {
                     Control::MemorySwapMax => missing("memory.swap.max"),
                     Control::IOWeight => missing("io.weight"),
