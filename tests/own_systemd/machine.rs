@@ -48,12 +48,22 @@ static MACHINE: LazyLock<()> = LazyLock::new(|| {
     let auth = bin(Level::Capabilities).join("jacamar-auth");
     chown(&auth, Some(4000), None).expect("root");
     fs::set_permissions(&auth, fs::Permissions::from_mode(0o500)).expect("root");
-    done(&["setcap", "cap_setuid,cap_setgid=ep", &auth.display().to_string()]);
+    set_capabilities("cap_setuid,cap_setgid=ep");
     fs::copy(program("runner-standin").expect("built"), "/opt/runner-standin").expect("root");
 });
 
 fn bin(level: Level) -> PathBuf {
     PathBuf::from(if level == Level::Root { "/opt/jacamar/bin" } else { "/opt/jacamar-caps/bin" })
+}
+
+/// Gives `jacamar-auth` of the capability level these.
+pub(crate) fn capabilities(all: &str) {
+    LazyLock::force(&MACHINE);
+    set_capabilities(all);
+}
+
+fn set_capabilities(all: &str) {
+    done(&["setcap", all, &bin(Level::Capabilities).join("jacamar-auth").display().to_string()]);
 }
 
 /// A command of root's that succeeds without a word.
@@ -93,8 +103,9 @@ pub(crate) fn uid(user: &str) -> u32 {
 pub(crate) type Work<'a> = (&'a str, &'a str);
 
 impl Service {
-    /// Starts a service with `lines` in its unit, in which each of the jobs runs at the same time.
-    pub(crate) fn start(level: Level, lines: &str, sandbox: &str, jobs: &[Work<'_>]) -> Self {
+    /// Starts a service with `lines` in its unit, in which each of the jobs runs at the same time. `more` of the configuration
+    /// begins in `[general]`.
+    pub(crate) fn start(level: Level, lines: &str, more: &str, jobs: &[Work<'_>]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         LazyLock::force(&MACHINE);
         let owner = if level == Level::Root { "root" } else { "jacamar" };
@@ -106,7 +117,7 @@ impl Service {
         fs::create_dir_all(&directory).expect("root");
         let gitlab = GitLab::start().expect("a server");
         let service = Self { unit, level, directory, gitlab, jobs: i64::try_from(jobs.len()).expect("few") };
-        service.configure(sandbox);
+        service.configure(more);
         let mut line = String::new();
         for (at, (user, script)) in (0..).zip(jobs) {
             line += &format!("{} & ", service.admit(at, user, script));
@@ -126,12 +137,12 @@ impl Service {
         }
     }
 
-    fn configure(&self, sandbox: &str) {
+    fn configure(&self, more: &str) {
         let url = self.gitlab.url();
         let text = format!(
-            "[general]\nexecutor = \"shell\"\ndata_dir = \"$HOME\"\ngitlab_server = \"{url}\"\n\
-             jwt_env_variable = \"SITE_ID_TOKEN\"\n[auth]\ndownscope = \"setuid\"\njwt_required_aud = \"{url}\"\n\
-             {sandbox}\n"
+            "[auth]\ndownscope = \"setuid\"\njwt_required_aud = \"{url}\"\n\
+             [general]\nexecutor = \"shell\"\ndata_dir = \"$HOME\"\ngitlab_server = \"{url}\"\n\
+             jwt_env_variable = \"SITE_ID_TOKEN\"\n{more}\n"
         );
         // Root's, as its directory: what the runner writes is beside it.
         let path = self.configuration();

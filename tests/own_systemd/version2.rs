@@ -5,7 +5,7 @@ use std::fs;
 use testbed::host::Level;
 use testbed::runner::{JobResult, State};
 
-use crate::machine::{CI1, CI2, Service, done, profile, property, root, text, wait};
+use crate::machine::{CI1, CI2, Service, capabilities, done, profile, property, root, text, wait};
 use crate::{LEVELS, UNIT, WAITS, go_on};
 
 const DEFAULT: &str = "[sandbox]\nprofile = \"default\"\n[sandbox.user]\nMemoryMax = \"600M\"\nTasksMax = 300\n\
@@ -153,4 +153,31 @@ fn the_user_level_holds_over_two_services() {
         service.gc();
         service.assert_nothing_left();
     }
+}
+
+/// The kernel takes the soft stack limit of the unit from a program with file capabilities, and a job has it nevertheless;
+/// `set_stack_size` makes it the hard one. With one capability more a profile raises a hard limit above the unit's.
+#[test]
+fn limits_of_processes_go_through_file_capabilities() {
+    let unit = "Delegate=yes\nLimitSTACK=16M:64M\nLimitNOFILE=2048:4096";
+    let report = "ulimit -Ss; ulimit -Hs; ulimit -Sn; ulimit -Hn";
+    profile("raises", "LimitNOFILE = \"3000:6000\"");
+    let log = |more: &str, ends: State| {
+        let service = Service::start(Level::Capabilities, unit, more, &[(CI1, report)]);
+        let result = service.finish().remove(0);
+        let log = result.plain_log();
+        assert_eq!(result.state, Some(ends), "{log}");
+        service.assert_nothing_left();
+        log
+    };
+    let plain = log("[sandbox]\nprofile = \"default\"", State::Success);
+    assert!(plain.contains("\n16384\n65536\n2048\n4096\n"), "{plain}");
+    let raised = log("set_stack_size = true\n[sandbox]\nprofile = \"default\"", State::Success);
+    assert!(raised.contains("\n65536\n65536\n2048\n4096\n"), "{raised}");
+    let refused = log("[sandbox]\nprofile = \"raises\"", State::Failed);
+    assert!(refused.contains("LimitNOFILE") && refused.contains("CAP_SYS_RESOURCE"), "{refused}");
+    capabilities("cap_setuid,cap_setgid,cap_sys_resource=ep");
+    let higher = log("[sandbox]\nprofile = \"raises\"", State::Success);
+    assert!(higher.contains("\n16384\n65536\n3000\n6000\n"), "{higher}");
+    capabilities("cap_setuid,cap_setgid=ep");
 }
