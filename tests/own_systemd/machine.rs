@@ -226,9 +226,9 @@ impl Service {
         }
     }
 
-    /// A collection, by a service of its own, that leaves nothing to the next one.
+    /// A collection, by a service of its own, that leaves nothing to the next one; what it says.
     #[track_caller]
-    pub(crate) fn gc(&self) {
+    pub(crate) fn gc(&self) -> String {
         let mut words = vec!["systemd-run", "--quiet", "--pipe", "--wait", "--collect"];
         if self.level != Level::Root {
             words.extend(["--uid=gitlab-runner", "--property=Delegate=yes"]);
@@ -240,6 +240,7 @@ impl Service {
         assert_eq!((first.code, first.err.as_str()), (0, ""), "{first}");
         let second = root(&words);
         assert_eq!((second.code, second.out.as_str(), second.err.as_str()), (0, "", ""), "after {first}");
+        first.out
     }
 
     pub(crate) fn journal(&self) -> String {

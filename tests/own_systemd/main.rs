@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "what a test does not find fails it")]
 
 mod machine;
+mod reboot;
 mod version1;
 mod version2;
 
