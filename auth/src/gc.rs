@@ -41,6 +41,10 @@ pub(crate) fn gc(
         Level::User => Trust::Caller(getuid().as_raw()),
     };
     let settings = configuration.map(|path| settings(Some(path), trust)).transpose()?;
+    if let Some(settings) = &settings {
+        // With file capabilities that have no effect it would look into another state directory, and find nothing.
+        crate::stage::level(level, settings)?;
+    }
     let state = state(level)?;
     if !state.join("jobs").exists() && !state.join("tmp").exists() {
         return Ok(CLEAN);

@@ -1,6 +1,8 @@
 //! The keeper: the account that `jacamar-auth` is at the capability level, where an ordinary account starts it and it has
 //! file capabilities.
 
+use std::os::unix::fs::MetadataExt;
+
 use anyhow::{Context, bail};
 use jacamar_plan::{Level, Refusal};
 use nix::unistd::getuid;
@@ -18,6 +20,7 @@ pub(crate) fn take_level() -> anyhow::Result<Level> {
 }
 
 fn become_keeper() -> anyhow::Result<()> {
+    program_is_roots()?;
     let Some(found) = jacamar_site::accounts::lookup(NAME)? else {
         let hint = format!(
             "as root: useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin \
@@ -36,6 +39,23 @@ fn become_keeper() -> anyhow::Result<()> {
         bail!("the runner's account is {NAME}: it could write records; run the runner as another account");
     }
     jacamar_sandbox::become_keeper(account.uid, account.gid).context("could not become the keeper")
+}
+
+/// Whoever owns the program can write it, and root executes it as well.
+fn program_is_roots() -> anyhow::Result<()> {
+    let metadata = std::fs::metadata("/proc/self/exe").context("could not look at our own executable")?;
+    let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if uid == 0 && mode & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(Refusal {
+        rule: "program".into(),
+        object: "jacamar-auth".into(),
+        cause: format!("belongs to uid {uid} with mode {mode:04o}: with file capabilities it must be root's to write alone"),
+        hint: "as root: chown root:RUNNERS-GROUP, chmod 0750, then setcap cap_setuid,cap_setgid=ep, which chown removes"
+            .into(),
+    }
+    .into())
 }
 
 /// uid of the keeper where there is one: never a job's.

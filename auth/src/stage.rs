@@ -24,7 +24,7 @@ use jacamar_plan::{Level, Outcome, Refusal, Stage};
 use jacamar_record::RecordError;
 use jacamar_sandbox::{Own, SessionError};
 use known::Known;
-pub(crate) use site::{choice, limits, mend, profile, settings};
+pub(crate) use site::{choice, level, limits, mend, profile, settings};
 
 /// Why a stage did not do what it was asked to.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use end::{freeze, kill_tree, populated, remove_tree};
+use end::{freeze, has_process, kill_tree, populated, remove_tree};
 use jacamar_kernel::Errno;
 use jacamar_plan::{CgroupNode, DelegatedGroup, JobCgroup, Level, Manager, Step, StepError};
 use limit::limit;
@@ -50,8 +50,11 @@ const CREATE_TRIES: usize = 10;
 /// Groups in groups that a job with a delegated group can have made.
 const DEPTH_MAX: usize = 16;
 
-/// Control group files hold a line or a short list.
-const FILE_MAX_BYTES: usize = 64 * 1024;
+/// The longest file is a list of processes: no kernel has more than 4 194 304 (`PID_MAX_LIMIT`), each with a line end.
+const FILE_MAX_BYTES: usize = 8 * 4_194_304;
+
+/// So many left-over processes are named.
+const NAMED_MAX: usize = 100;
 
 impl Cgroup {
     /// Makes the groups and writes the limits; where a step fails, what was made for this job is removed.
@@ -158,17 +161,16 @@ impl Cgroup {
         &self.plan
     }
 
-    /// Names of processes that are in the leaf, but for process 1.
-    pub(crate) fn others(&self, init: Pid) -> Result<Vec<String>, StepError> {
-        let failed = |e| step_of(Step::AwaitEnd, e);
-        let text = self.leaf().and_then(|leaf| read_file(leaf, c"cgroup.procs")).map_err(failed)?;
+    /// Names of processes that are in the leaf, but for process 1; they are told to people, and decide nothing.
+    pub(crate) fn others(&self, init: Pid) -> Vec<String> {
+        let text = self.leaf().and_then(|leaf| read_file(leaf, c"cgroup.procs")).unwrap_or_default();
         let pids =
             text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid != init.as_raw());
         // One that ends meanwhile has no name any more.
-        Ok(pids
-            .filter_map(|pid| std::fs::read(format!("/proc/{pid}/comm")).ok())
+        pids.filter_map(|pid| std::fs::read(format!("/proc/{pid}/comm")).ok())
             .map(|name| shown(&name))
-            .collect())
+            .take(NAMED_MAX)
+            .collect()
     }
 
     /// Ends every process in the leaf and waits until the kernel says that it is empty.
@@ -186,9 +188,14 @@ impl Cgroup {
                     other => other,
                 };
                 match killed.and_then(|()| populated(leaf, &self.plan.leaf, deadline)) {
-                    // systemd removes a scope as soon as it is empty.
-                    Ok(false) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+                    Ok(false) => return Ok(()),
                     Ok(true) => {}
+                    // systemd removes a scope as soon as it is empty; a group below it may go while we look.
+                    Err(Errno::ENOENT | Errno::ENODEV) => {
+                        if !has_process(&self.plan.leaf, DEPTH_MAX).map_err(failed)? {
+                            return Ok(());
+                        }
+                    }
                     Err(errno) => return Err(failed(errno)),
                 }
                 if Instant::now() >= deadline {
@@ -250,7 +257,7 @@ pub fn remove_job_cgroup(
         leaf: job.clone(),
         controllers: Vec::new(),
         clone_into: false,
-        manager: if systemd::manages(site) { Manager::Systemd } else { Manager::Ourselves },
+        manager: systemd::manager_of(site, level),
         version1: BTreeMap::new(),
     };
     let by_systemd = plan.manager == Manager::Systemd;
@@ -335,10 +342,13 @@ fn divide(path: &str, leaf: &str, controllers: &[String]) -> Result<(), StepErro
     let from = nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(failed)?;
     for _ in 0..MOVE_TRIES {
         for line in read_file(from.as_fd(), c"cgroup.procs").map_err(failed)?.lines() {
+            // A process of another pid namespace, which we cannot name: 0 would be ourselves.
+            if line == "0" {
+                return Err(failed(Errno::ESRCH));
+            }
             match write_file(to.as_fd(), c"cgroup.procs", line.as_bytes()) {
                 // It ended meanwhile.
                 Ok(()) | Err(Errno::ESRCH) => {}
-                // 0 is a process of another pid namespace.
                 Err(errno) => return Err(failed(errno)),
             }
         }

@@ -296,6 +296,10 @@ fn make_base(base: &Path, level: Level) -> Result<(), DirectoryError> {
     let failed = |path: &Path, errno| DirectoryError { what: "make", path: path.to_owned(), errno };
     let mut missing: Vec<&Path> = base.ancestors().take_while(|path| !path.exists()).collect();
     missing.reverse();
+    // First: what stays behind in a directory of somebody else's would keep that one from it.
+    if let Some(existing) = base.ancestors().find(|path| path.exists()) {
+        trust_base(existing, existing == base, level)?;
+    }
     for path in missing {
         // Others pass through to what is theirs, and list nothing. At once: we may be killed.
         let own = umask(Mode::empty());
@@ -303,14 +307,21 @@ fn make_base(base: &Path, level: Level) -> Result<(), DirectoryError> {
         umask(own);
         exists_now(made).map_err(|errno| failed(path, errno))?;
     }
+    trust_base(base, true, level)
+}
+
+/// Whether nobody else could have put things into a directory: it is ours, or above ours and root's.
+fn trust_base(base: &Path, is_ours: bool, level: Level) -> Result<(), DirectoryError> {
+    let failed = |path: &Path, errno| DirectoryError { what: "make", path: path.to_owned(), errno };
     let real = base.canonicalize().map_err(|error| failed(base, errno(error)))?;
     let (own, _) = crate::own::own_ids();
     for path in real.ancestors() {
         let stat = fstat(open_directory(path)?.as_fd()).map_err(|e| failed(path, e))?;
         // At user level a directory below /tmp will do: its sticky bit keeps others from renaming what is ours.
-        let sticky = level == Level::User && path != real && stat.st_mode & 0o1000 != 0;
+        let top = is_ours && path == real;
+        let sticky = level == Level::User && !top && stat.st_mode & 0o1000 != 0;
         let others_write = stat.st_mode & 0o022 != 0 && !sticky;
-        let ours = stat.st_uid == own || (path != real && stat.st_uid == 0);
+        let ours = stat.st_uid == own || (!top && stat.st_uid == 0);
         if !ours || others_write {
             return Err(DirectoryError { what: "trust", path: path.to_owned(), errno: Errno::EPERM });
         }

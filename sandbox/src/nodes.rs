@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use jacamar_kernel::Errno;
-use jacamar_plan::{JobCgroup, Level, Step, StepError};
+use jacamar_plan::{JobCgroup, Level, Manager, Step, StepError};
 
 use crate::cgroup::{as_owner, children, owner, remove_empty, step_of};
 
@@ -61,10 +61,10 @@ pub fn remove_empty_users(
         }
         if !only_look {
             // Whoever makes a job's node in it meanwhile tries again.
-            match crate::systemd::manages(site) {
-                true => crate::systemd::stop_empty(&user)
+            match crate::systemd::manager_of(site, level) {
+                Manager::Systemd => crate::systemd::stop_empty(&user)
                     .map_err(|error| step_of(Step::EndCgroup { path: user.clone() }, error.errno()))?,
-                false => as_owner(owner(level), || remove_empty(&user))?,
+                Manager::Ourselves => as_owner(owner(level), || remove_empty(&user))?,
             }
         }
         removed.push(user);

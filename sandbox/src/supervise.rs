@@ -226,12 +226,11 @@ impl Supervisor {
     }
 
     /// The command has ended and process 1 waits: what else runs is named, then it may go.
-    fn let_go(&mut self) -> Result<(), StepError> {
+    fn let_go(&mut self) {
         if let (Some(cgroup), Some(counted)) = (&self.cgroup, &mut self.counted) {
-            counted.stopped = cgroup.others(self.pid)?;
+            counted.stopped = cgroup.others(self.pid);
         }
         self.control = None;
-        Ok(())
     }
 
     /// Until process 1 is dead; whether we asked for it.
@@ -254,7 +253,7 @@ impl Supervisor {
                 peaks.look(Path::new(&cgroup.plan().job.path));
             }
             if happened.reported && self.control.is_some() {
-                self.let_go()?;
+                self.let_go();
             }
             let mut ask = None;
             if happened.parent_died {
@@ -389,12 +388,14 @@ impl Supervisor {
         Ok(self.dead)
     }
 
-    /// It is our child and not yet reaped, so its number is still its own.
+    /// It is our child and not yet reaped, so its number is still its own. At the capability level without a user namespace it
+    /// is not ours to signal, and its group ends it with all others.
     fn kill(&self) -> Result<(), StepError> {
-        match kill(self.pid, Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(errno) => Err(lost(errno)),
+        match (kill(self.pid, Signal::SIGKILL), &self.cgroup) {
+            (Err(Errno::EPERM), Some(cgroup)) => return cgroup.end(END_WITHIN),
+            (result, _) => result,
         }
+        .or_else(|errno| if errno == Errno::ESRCH { Ok(()) } else { Err(lost(errno)) })
     }
 
     /// A failed step is believed before a report, and a report before silence.

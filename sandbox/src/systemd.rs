@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jacamar_kernel::Errno;
-use jacamar_plan::{CgroupNode, JobCgroup};
+use jacamar_plan::{CgroupNode, JobCgroup, Level, Manager};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
@@ -27,8 +27,10 @@ const BOOTED: &str = "/run/systemd/system";
 const LOCK: &str = "/run/jacamar-slices.lock";
 /// A manager that is busy with a reload answers late.
 const ANSWER_WITHIN: Duration = Duration::from_secs(25);
+/// Another may hold the lock for as long as it waits for an answer.
+const LOCKED_WITHIN: Duration = Duration::from_secs(120);
 /// What systemd has begun is to be seen in the kernel's files within this.
-const DONE_WITHIN: Duration = Duration::from_secs(10);
+const DONE_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// What became of a question to systemd.
@@ -61,8 +63,12 @@ pub(crate) fn is_manager() -> bool {
     Path::new(BOOTED).is_dir() && Path::new(BUSCTL).exists()
 }
 
-/// Whether a site's node is a slice of systemd's: at the top of its tree.
-pub(crate) fn manages(site: &str) -> bool {
+/// Who makes groups in a site's node: systemd where that is a slice of its own, at the top of its tree, and we are root.
+pub(crate) fn manager_of(site: &str, level: Level) -> Manager {
+    if level == Level::Root && is_top_slice(site) { Manager::Systemd } else { Manager::Ourselves }
+}
+
+fn is_top_slice(site: &str) -> bool {
     let top = || {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let parent = Path::new(site).parent().and_then(Path::to_str).unwrap_or_default().to_owned();
@@ -88,12 +94,12 @@ pub(crate) fn version() -> Option<u32> {
 
 /// As long as it lives nobody stops a slice for being empty.
 pub(crate) fn hold() -> Result<Flock<std::os::fd::OwnedFd>, SystemdError> {
-    lock(FlockArg::LockSharedNonblock)
+    lock(FlockArg::LockSharedNonblock, LOCKED_WITHIN)
 }
 
-fn lock(kind: FlockArg) -> Result<Flock<std::os::fd::OwnedFd>, SystemdError> {
+fn lock(kind: FlockArg, within: Duration) -> Result<Flock<std::os::fd::OwnedFd>, SystemdError> {
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let deadline = Instant::now() + DONE_WITHIN;
+    let deadline = Instant::now() + within;
     let mut file = nix::fcntl::open(LOCK, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
     loop {
         match Flock::lock(file, kind) {
@@ -115,7 +121,9 @@ pub(crate) fn ensure_slice(plan: &JobCgroup, node: &CgroupNode) -> Result<(), Sy
     let properties = of_limits(&node.limits);
     match start(CgroupNode::unit(&node.path), &properties) {
         Err(SystemdError::Refused(message)) if already(&message) => {
-            set(CgroupNode::unit(&node.path), &properties)?
+            set(CgroupNode::unit(&node.path), &properties)?;
+            // A unit with a file of its own may have been stopped.
+            ask("StartUnit", "ss", [CgroupNode::unit(&node.path).to_owned(), "replace".to_owned()])?;
         }
         other => other?,
     }
@@ -166,13 +174,17 @@ pub(crate) fn stop_job(job: &str) -> Result<(), SystemdError> {
 
 /// Stops the slice of a user without jobs.
 pub(crate) fn stop_empty(user: &str) -> Result<(), SystemdError> {
-    let _alone = match lock(FlockArg::LockExclusiveNonblock) {
+    let _alone = match lock(FlockArg::LockExclusiveNonblock, DONE_WITHIN) {
         // Others begin without pause: one of them will find it empty.
         Err(SystemdError::Call(Errno::EWOULDBLOCK)) => return Ok(()),
         other => other?,
     };
     match children(user) {
-        Ok(children) if children.is_empty() => stop_job(user),
+        Ok(children) if children.is_empty() => match stop_job(user) {
+            // It is done for the job all the same, and `gc` stops what is empty.
+            Err(SystemdError::NotDone) => Ok(()),
+            other => other,
+        },
         Ok(_) | Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
@@ -219,6 +231,21 @@ fn is_in(pid: Pid, plan: &JobCgroup) -> bool {
     };
     let mut groups = text.lines().filter_map(path);
     groups.any(|group| leaf == Some(group.as_path()))
+        && plan.version1.keys().all(|name| is_below(&text, name, plan))
+}
+
+/// Whether the hierarchy of a controller of version 1 has the process in the job's slice: `4:memory:/path`.
+fn is_below(groups: &str, controller: &str, plan: &JobCgroup) -> bool {
+    let Some(job) =
+        Path::new(&plan.site.path).parent().and_then(|top| Path::new(&plan.job.path).strip_prefix(top).ok())
+    else {
+        return false;
+    };
+    groups.lines().any(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let here = parts.next().is_some_and(|names| names.split(',').any(|name| name == controller));
+        here && parts.next().is_some_and(|path| Path::new(path.trim_start_matches('/')).starts_with(job))
+    })
 }
 
 /// Whether a slice can be given this limit.

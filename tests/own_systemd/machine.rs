@@ -46,8 +46,8 @@ static MACHINE: LazyLock<()> = LazyLock::new(|| {
         }
     }
     let auth = bin(Level::Capabilities).join("jacamar-auth");
-    chown(&auth, Some(4000), None).expect("root");
-    fs::set_permissions(&auth, fs::Permissions::from_mode(0o500)).expect("root");
+    chown(&auth, None, Some(4000)).expect("root");
+    fs::set_permissions(&auth, fs::Permissions::from_mode(0o750)).expect("root");
     set_capabilities("cap_setuid,cap_setgid=ep");
     fs::copy(program("runner-standin").expect("built"), "/opt/runner-standin").expect("root");
 });

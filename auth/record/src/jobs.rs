@@ -111,6 +111,9 @@ impl Jobs {
     pub fn open(state: &Path) -> Result<Self, RecordError> {
         let path = state.join("jobs");
         make_state(state)?;
+        // Before anything is made in it: what we left in another's would keep that one from it.
+        let parent = nix::fcntl::open(state, DIRECTORY, Mode::empty()).map_err(|e| io("open", state, e))?;
+        ours(parent.as_fd(), state, 0o022)?;
         match nix::unistd::mkdir(&path, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(io("make", &path, errno)),
@@ -118,8 +121,6 @@ impl Jobs {
         let directory =
             nix::fcntl::open(&path, DIRECTORY, Mode::empty()).map_err(|e| io("open", &path, e))?;
         ours(directory.as_fd(), &path, 0o077)?;
-        let parent = nix::fcntl::open(state, DIRECTORY, Mode::empty()).map_err(|e| io("open", state, e))?;
-        ours(parent.as_fd(), state, 0o022)?;
         Ok(Self { state: state.to_owned(), directory })
     }
 
@@ -339,6 +340,10 @@ impl OpenJob {
     /// # Errors
     /// [`RecordError::Io`]
     pub fn mark_closing(&self) -> Result<(), RecordError> {
+        if self.closed()?.is_some() {
+            // Its time is that of the first clean-up.
+            return Ok(());
+        }
         write_file(self.directory.as_fd(), "closing", b"").map_err(|e| io("close", &self.path, e))
     }
 

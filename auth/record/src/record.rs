@@ -148,6 +148,8 @@ pub struct Record {
     pub audit: AuditSettings,
     /// The process that started `config`: the runner, or a wrapper of it.
     pub runner: ProcessId,
+    /// Its account: at the capability level nobody else drives the job.
+    pub starter: u32,
 }
 
 /// The processes of a running stage.

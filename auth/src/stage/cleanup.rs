@@ -9,7 +9,7 @@ use jacamar_sandbox::Own;
 
 use super::finish::{UserFiles, finish};
 use super::known::Known;
-use super::user_side::state;
+use super::user_side::{same_level, state};
 use super::{StageEnd, StageError, tell};
 
 pub(super) fn cleanup(
@@ -37,6 +37,7 @@ pub(super) fn cleanup(
     };
     // Cleaned up is what can be, also where that cannot be told.
     let told = known.record(job.record(), &state);
+    same_level(job.record(), level)?;
     if finish(own, job, None, &jobs, level)? == UserFiles::Left {
         known.user_files_left();
     }

@@ -144,6 +144,7 @@ pub(super) fn config(
         support_contact: settings.general.support_contact.clone(),
         audit: audit_settings(&settings),
         runner: parent()?,
+        starter: getuid().as_raw(),
     };
     known.line(Priority::Info, "granted", granted(&record, &claims, &settings, &plan))?;
     slots.create(begun, &record)?;

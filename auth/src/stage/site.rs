@@ -99,7 +99,7 @@ pub(crate) fn mend(object: &str, untrusted: Untrusted) -> anyhow::Error {
 }
 
 /// The level of the job: `downscope = "none"` stays who we are.
-pub(super) fn level(process: Level, settings: &Settings) -> anyhow::Result<Level> {
+pub(crate) fn level(process: Level, settings: &Settings) -> anyhow::Result<Level> {
     match (settings.auth.downscope, process) {
         (Downscope::None, Level::User) => Ok(Level::User),
         (Downscope::None, Level::Root | Level::Capabilities) => bail!(

@@ -199,9 +199,10 @@ impl<'a> Line<'a> {
         Ok(())
     }
 
-    /// 0: nobody will finish it but `gc`, and no stage of it runs.
+    /// 0: no stage of it runs, and either its clean-up has begun or nobody will finish it but `gc`.
     fn lives(&self, job: &OpenJob) -> anyhow::Result<u64> {
-        Ok(u64::from(self.here.why(job)?.is_none() || job.is_locked()?))
+        let over = job.closed()?.is_some() || self.here.why(job)?.is_some();
+        Ok(u64::from(!over || job.is_locked()?))
     }
 }
 

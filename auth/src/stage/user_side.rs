@@ -18,7 +18,7 @@ use jacamar_sandbox::{
     start,
 };
 use nix::fcntl::OFlag;
-use nix::unistd::{getppid, pipe2};
+use nix::unistd::{getppid, getuid, pipe2};
 use tracing::debug;
 
 use crate::helper::{blank, milliseconds, sealed};
@@ -61,10 +61,15 @@ pub(crate) fn open(environment: &RunnerEnvironment, jobs: &Jobs) -> Result<OpenJ
     Ok(job)
 }
 
-/// A stage of a job at this level must be that of the record's.
+/// A stage of a job at this level, of this account, must be that of the record's.
 pub(crate) fn same_level(record: &Record, level: Level) -> anyhow::Result<()> {
     if record.level != level {
         bail!("config ran at level {}, this stage at level {level}", record.level);
+    }
+    let own = getuid().as_raw();
+    // Whoever may start us could name any record; at the other levels that one is root, or the user.
+    if level == Level::Capabilities && record.starter != own {
+        bail!("uid {} started config, this stage was started by uid {own}", record.starter);
     }
     Ok(())
 }

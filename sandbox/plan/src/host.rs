@@ -88,6 +88,9 @@ pub struct CgroupHost {
     pub version: CgroupVersion,
     /// Directory below which job cgroups are made, or why there is none.
     pub node: Result<String, String>,
+    /// Whether a group can be ended by one write, `cgroup.kill`, Linux 5.14.
+    #[serde(default)]
+    pub kill: bool,
     /// Who makes groups below it.
     #[serde(default)]
     pub manager: Manager,

@@ -119,6 +119,9 @@ impl Planner<'_> {
             self.floor()?;
             pid = true;
         }
+        if !pid && self.host.level == Level::Capabilities && !self.host.cgroup.kill {
+            return Err(self.no_right_to_end());
+        }
         let hide = self.protect_proc(pid)?;
         if pid {
             // Last: until then descriptors are named by the host's /proc.

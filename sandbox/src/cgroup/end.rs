@@ -86,7 +86,7 @@ fn is_listed_until(path: &str, round: Instant) -> Result<bool, Errno> {
 }
 
 /// Whether a process is in a group or below it; none is where there is no group any more.
-fn has_process(path: &str, depth: usize) -> Result<bool, Errno> {
+pub(super) fn has_process(path: &str, depth: usize) -> Result<bool, Errno> {
     let gone = |errno| matches!(errno, Errno::ENOENT | Errno::ENODEV);
     let listed = nix::fcntl::open(path, DIRECTORY, Mode::empty())
         .and_then(|group| read_file(group.as_fd(), c"cgroup.procs"))

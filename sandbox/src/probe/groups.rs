@@ -29,6 +29,7 @@ pub(super) fn cgroup(
     let mut host = CgroupHost {
         version,
         node,
+        kill: delegated.as_ref().is_some_and(|path| Path::new(path).join("cgroup.kill").exists()),
         manager,
         version1,
         systemd: if manager == Manager::Systemd { systemd::version() } else { None },
@@ -91,8 +92,8 @@ pub(super) fn node(level: Level, choice: &CgroupChoice, mounts: &[MountInfo]) ->
         },
     };
     let manager = match &node {
-        Ok(node) if level == Level::Root && systemd::manages(node) => Manager::Systemd,
-        Ok(_) | Err(_) => Manager::Ourselves,
+        Ok(node) => systemd::manager_of(node, level),
+        Err(_) => Manager::Ourselves,
     };
     Ok(Place { version, node, delegated, manager, version1 })
 }

@@ -62,10 +62,15 @@ impl ControlGroup {
         entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
     }
 
-    /// A word that makes a shell of root's enter the group and then execute the rest of its line.
+    /// A word that makes a shell of root's enter the group and then execute the rest of its line. Once a job has divided the
+    /// group, only a leaf of it takes processes.
     #[must_use]
     pub fn enter(&self) -> [String; 4] {
-        let line = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", self.path());
+        let path = self.path();
+        let line = format!(
+            "if [ -d {path}/runner ]; then echo $$ > {path}/runner/cgroup.procs; else echo $$ > {path}/cgroup.procs; fi; \
+             exec \"$@\""
+        );
         ["sh".into(), "-c".into(), line, "sh".into()]
     }
 }

@@ -77,8 +77,9 @@ pub(super) fn base(accounts: &Accounts, shown: &[String]) -> Result<()> {
             .with_context(|| format!("could not copy {name}"))?;
     }
     let auth = format!("{CAPS_PREFIX}/bin/jacamar-auth");
-    own(&auth, accounts.get(RUNNER))?;
-    fs::set_permissions(&auth, Permissions::from_mode(0o500))?;
+    chown(&auth, None, Some(accounts.get(RUNNER).gid))
+        .with_context(|| format!("could not give {auth} away"))?;
+    fs::set_permissions(&auth, Permissions::from_mode(0o750))?;
     run("setcap", &[FILE_CAPABILITIES, &auth])?;
 
     etc(accounts)?;

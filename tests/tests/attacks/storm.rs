@@ -1,8 +1,8 @@
-//! Names that change while we act on them: the user exchanges a directory of the job with a link to root's while the
-//! job's directories are emptied.
+//! Many at once, and names that change while we act on them: the user exchanges a directory of the job with a link to root's
+//! while the job's directories are emptied.
 
 use jacamar_plan::Level;
-use testbed::host::{CI1, Host, Place, Start, Started, compile};
+use testbed::host::{CI1, Host, LEVELS, Place, Start, Started, Surroundings, compile};
 
 use crate::places;
 
@@ -104,5 +104,28 @@ fn a_link_in_place_of_the_base_is_refused_or_followed_with_the_user_rights_only(
             .finish();
         assert!(intact(place.host), "{name} {target}: {ran}");
         assert_eq!((ran.code, ran.out.as_str()), (125, ""), "{name} -> {target}: {ran}");
+    }
+}
+
+/// 200 jobs at once: each has its own directory, all run, and nothing of them is left.
+#[test]
+fn two_hundred_jobs_that_start_together() {
+    let host = Host::shared();
+    for level in LEVELS {
+        let place = Place { host, level, surroundings: Surroundings::AsItIs };
+        let script =
+            |number: u32| format!("echo {number} > /tmp/own; sleep 0.5; read -r own < /tmp/own; echo $own");
+        let start = |number| {
+            let script = script(number);
+            let command = ["sh", "-c", &script];
+            place.start(&Start { command: &command, ..Start::default() })
+        };
+        let jobs: Vec<Started> = (0..200).map(start).collect();
+        for (number, job) in (0..).zip(jobs) {
+            assert_eq!(job.finish().ok(), format!("{number}\n"), "{level}");
+        }
+        let left =
+            Started::new(host.as_root(&["find", &format!("{}/tmp", place.state(CI1)), "-mindepth", "1"]));
+        assert_eq!(left.finish().ok(), "", "{level}");
     }
 }

@@ -456,7 +456,8 @@ fn a_stage_that_runs_is_not_ended() {
     site.age();
     site.gc_finds_nothing(&direct, "a stage has the lock");
     assert_eq!(alive(&stage).len(), stage.len());
-    for pid in [Pid::from_raw(stage[0].pid), runner.pid()] {
+    // The runner first: it would go on, and end by itself.
+    for pid in [runner.pid(), Pid::from_raw(stage[0].pid)] {
         kill(pid, Signal::SIGKILL).expect("alive");
     }
     assert!(runner.finish().code < 0);

@@ -1,6 +1,7 @@
 //! The capability level: the runner is an ordinary account, and what `jacamar-auth` keeps is the keeper's.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
@@ -160,6 +161,61 @@ fn without_a_delegated_group_compat_is_refused_with_the_drop_in() {
     assert_eq!(Started::new(job.command(&["prepare"])).finish().code, 0);
     assert_eq!(job.run("id -un\n").finish().out, format!("{}\n", place.setup.user));
     assert_eq!(job.cleanup().code, 0);
+}
+
+/// Root executes the same program, so nobody else may be able to write it; and who drives a job is who began it.
+#[test]
+fn the_program_is_roots_and_the_job_its_starters() {
+    let place = place();
+    let own = place.path("jacamar-auth");
+    fs::copy(place.driver(), &own).expect("root");
+    let accounts = place.host.accounts();
+    let runner = accounts.get(RUNNER);
+    std::os::unix::fs::chown(&own, Some(runner.uid), Some(runner.gid)).expect("root");
+    let set = std::process::Command::new("setcap").args(["cap_setuid,cap_setgid=ep", &own]).status();
+    assert!(set.expect("setcap").success());
+    let direct = direct(&place).prepared();
+    let config = place.path("config.toml");
+    let ran = sh(&direct, RUNNER, &format!("{own} config --configuration {config}"));
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{ran}");
+    assert!(
+        ran.err.contains("it must be root's to write alone") && ran.err.contains("hint: as root"),
+        "{ran}"
+    );
+
+    // Another account that may start it, by a mistake with its mode.
+    let open = place.path("open-to-all");
+    fs::copy(place.driver(), &open).expect("root");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).expect("root");
+    let set = std::process::Command::new("setcap").args(["cap_setuid,cap_setgid=ep", &open]).status();
+    assert!(set.expect("setcap").success());
+    let ran = sh(&direct, "ci2", &format!("{open} prepare"));
+    assert!(ran.code == 2 && ran.err.contains("this stage was started by uid"), "{ran}");
+    assert_eq!(direct.cleanup().code, 0);
+}
+
+/// Process 1 is the user's there, who can stop it: the group ends it, with what left its session.
+#[test]
+fn a_job_that_stops_its_process_1_is_ended() {
+    let setup = Setup {
+        profile: Some("compat"),
+        general: "kill_timeout = \"500ms\"".into(),
+        ..Setup::of_level(Level::Capabilities)
+    };
+    let place = Place::new(setup);
+    let direct = direct(&place).prepared();
+    let script = "trap '' TERM; (setsid sleep 77777 >/dev/null 2>&1 &); up() { p=$PPID; \
+        while read -r k v _; do [ $k = PPid: ] && p=$v; done < /proc/$PPID/status; kill -STOP $p $PPID; }; up; echo up; \
+        while :; do sleep 77777; done\n";
+    let script = direct.run(script);
+    script.wait_for("up");
+    let all = with_descendants(script.pid());
+    assert!(all.len() >= 4, "{all:?}");
+    script.signal(Signal::SIGTERM);
+    assert_ne!(script.finish().code, 0);
+    let left = testbed::host::alive(&all);
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(direct.cleanup().code, 0);
 }
 
 /// The end of a signal that asks for it.

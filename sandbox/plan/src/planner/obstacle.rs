@@ -124,6 +124,21 @@ impl Planner<'_> {
         }
     }
 
+    /// Without a user namespace of ours the job's processes are its user's alone, and we have no right to signal them.
+    pub(super) fn no_right_to_end(&self) -> Unplannable {
+        Unplannable {
+            profile: self.profile.name.clone(),
+            what: "a way to end the job".into(),
+            origin: None,
+            reason: "this kernel ends no control group by itself (cgroup.kill, Linux 5.14), and at level capabilities the \
+                     job's processes are not ours to signal without a user namespace"
+                .into(),
+            hint: "write a profile with NoNewPrivileges = true and PrivatePIDs = true, as default has them, or run the \
+                   runner as root"
+                .into(),
+        }
+    }
+
     /// What gives a host the floor.
     fn floor_hint(&self) -> &'static str {
         match (self.host.level, self.host.cgroup.version) {

@@ -55,6 +55,7 @@ fn cgroup() -> impl Strategy<Value = CgroupHost> {
             version,
             node,
             delegated,
+            kill: true,
             manager,
             systemd,
             version1: std::collections::BTreeMap::new(),

@@ -335,6 +335,27 @@ fn hidden_processes_need_a_pid_namespace_and_never_vanish_in_silence() {
     assert!(done(&planned(&host, &profile).expect("a plan")).contains(&Key::ProtectProc));
 }
 
+/// There the job's processes are not ours to signal without a user namespace, so it takes a kernel that ends a group.
+#[test]
+fn setuid_helpers_at_the_capability_level_take_a_kernel_that_ends_a_group() {
+    let mut profile = sample::profile();
+    profile.settings = jacamar_plan::Settings::default();
+    let mut host = sample::host(Level::Capabilities);
+    assert!(planned(&host, &profile).is_ok());
+    host.cgroup.kill = false;
+    let refused = planned(&host, &profile).expect_err("processes that nobody can end");
+    assert_eq!(refused.what, "a way to end the job");
+    assert!(refused.reason.contains("cgroup.kill"), "{}", refused.reason);
+    for level in [Level::Root, Level::User] {
+        host.level = level;
+        assert!(planned(&host, &profile).is_ok(), "{level}");
+    }
+    host.level = Level::Capabilities;
+    profile.settings.no_new_privileges = sample::setting(1, Need::Require, ());
+    profile.settings.private_pids = sample::setting(2, Need::Require, ());
+    assert!(planned(&host, &profile).is_ok(), "with namespaces of ours they are");
+}
+
 #[test]
 fn our_own_no_new_privs_is_told_where_setuid_helpers_are_allowed() {
     let mut profile = sample::profile();

@@ -31,6 +31,7 @@ pub(crate) fn host(level: Level) -> Host {
             version: CgroupVersion::V2,
             node: Ok("/sys/fs/cgroup/jacamar.slice".into()),
             delegated: None,
+            kill: true,
             manager: Manager::Ourselves,
             systemd: None,
             version1: BTreeMap::new(),
