@@ -113,19 +113,30 @@ fn two_hundred_jobs_that_start_together() {
     let host = Host::shared();
     for level in LEVELS {
         let place = Place { host, level, surroundings: Surroundings::AsItIs };
-        let script =
-            |number: u32| format!("echo {number} > /tmp/own; sleep 0.5; read -r own < /tmp/own; echo $own");
-        let start = |number| {
-            let script = script(number);
+        let start = |number: u32| {
+            let script = format!(
+                "echo {number} > /tmp/own; sleep 0.5; read -r own < /tmp/own; echo $own; \
+                 while read -r _ _ _ root at _; do [ $at = /tmp ] && bound=$root; done < /proc/self/mountinfo; \
+                 echo bound=$bound"
+            );
             let command = ["sh", "-c", &script];
             place.start(&Start { command: &command, ..Start::default() })
         };
         let jobs: Vec<Started> = (0..200).map(start).collect();
-        for (number, job) in (0..).zip(jobs) {
-            assert_eq!(job.finish().ok(), format!("{number}\n"), "{level}");
-        }
-        let left =
-            Started::new(host.as_root(&["find", &format!("{}/tmp", place.state(CI1)), "-mindepth", "1"]));
-        assert_eq!(left.finish().ok(), "", "{level}");
+        let ran = jobs.into_iter().map(|job| job.finish().ok());
+        let mut directories: Vec<String> = (0..)
+            .zip(ran)
+            .map(|(number, out)| {
+                assert!(out.starts_with(&format!("{number}\n")), "{level}: {out}");
+                directory(&place, &out)
+            })
+            .collect();
+        directories.sort();
+        directories.dedup();
+        assert_eq!(directories.len(), 200, "{level}");
+        let words: Vec<&str> =
+            ["ls", "-d"].into_iter().chain(directories.iter().map(String::as_str)).collect();
+        let left = Started::new(host.as_root(&words)).finish();
+        assert_eq!(left.out, "", "{level}");
     }
 }
