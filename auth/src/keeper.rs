@@ -13,7 +13,7 @@ pub(crate) const NAME: &str = "jacamar";
 /// What our process may do from now on. At the capability level its effective and saved ids are the keeper's then.
 pub(crate) fn take_level() -> anyhow::Result<Level> {
     let level = jacamar_sandbox::level()?;
-    if level == Level::Capabilities && !nix::unistd::geteuid().is_root() {
+    if level == Level::Capabilities {
         become_keeper()?;
     }
     Ok(level)

@@ -66,10 +66,7 @@ impl Cgroup {
     }
 
     fn create_slices(plan: &JobCgroup) -> Result<Self, LaunchError> {
-        let step = |path: &str| {
-            let step = Step::StartSlice { path: path.to_owned() };
-            move |error: SystemdError| LaunchError::Systemd { step, reason: error.to_string() }
-        };
+        let step = |path: &str| by_systemd(Step::StartSlice { path: path.to_owned() });
         let held = systemd::hold().map_err(step(&plan.site.path))?;
         for node in [&plan.site, &plan.user] {
             systemd::ensure_slice(plan, node).map_err(step(&node.path))?;
@@ -142,9 +139,8 @@ impl Cgroup {
     pub(crate) fn join(&mut self, pid: Pid) -> Result<(), LaunchError> {
         let path = self.plan.leaf.clone();
         if self.plan.manager == Manager::Systemd {
-            let step = Step::StartScope { path: path.clone() };
-            let failed = |error: SystemdError| LaunchError::Systemd { step, reason: error.to_string() };
-            systemd::start_scope(&self.plan, pid).map_err(failed)?;
+            systemd::start_scope(&self.plan, pid)
+                .map_err(by_systemd(Step::StartScope { path: path.clone() }))?;
             self.held = None;
             self.leaf = Some(open_any_group(&path).map_err(|e| step_of(Step::StartScope { path }, e))?);
             return Ok(());
@@ -211,12 +207,12 @@ impl Cgroup {
         if self.plan.manager == Manager::Systemd {
             // What we hold would keep ourselves from stopping a slice.
             drop(self.held);
-            let removed = systemd::wait_gone(&self.plan.leaf);
-            let stopped = || {
-                systemd::stop_job(&self.plan.job.path)
-                    .and_then(|()| systemd::stop_empty(&self.plan.user.path))
+            let done = match job_too {
+                false => systemd::wait_gone(&self.plan.leaf),
+                // With the scope in it.
+                true => systemd::stop_slice(&self.plan.job.path)
+                    .and_then(|()| systemd::stop_empty(&self.plan.user.path)),
             };
-            let done = if job_too { removed.and_then(|()| stopped()) } else { removed };
             return done.map_err(|error| failed(error.errno()));
         }
         as_owner(self.owner, || {
@@ -260,13 +256,14 @@ pub fn remove_job_cgroup(
         manager: systemd::manager_of(site, level),
         version1: BTreeMap::new(),
     };
-    let by_systemd = plan.manager == Manager::Systemd;
     let cgroup = Cgroup { plan, leaf: Some(leaf), owner: owner(level), held: None };
     cgroup.end(within)?;
-    if by_systemd {
-        systemd::stop_job(&job).map_err(|error| failed(error.errno()))?;
-    }
     cgroup.remove(true)
+}
+
+/// Why systemd did not do a step.
+fn by_systemd(step: Step) -> impl FnOnce(SystemdError) -> LaunchError {
+    move |error| LaunchError::Systemd { step, reason: error.to_string() }
 }
 
 /// A process chooses its name: nothing in it may move a cursor.
@@ -322,13 +319,9 @@ fn open_group(path: &str) -> Result<OwnedFd, Errno> {
 
 /// The same, or one of systemd's own hierarchy of version 1, in which it alone makes groups.
 fn open_any_group(path: &str) -> Result<OwnedFd, Errno> {
-    match open_group(path) {
-        Err(Errno::EMEDIUMTYPE) => {
-            let fd = nix::fcntl::open(path, DIRECTORY, Mode::empty())?;
-            if jacamar_kernel::is_cgroup1(fd.as_fd())? { Ok(fd) } else { Err(Errno::EMEDIUMTYPE) }
-        }
-        other => other,
-    }
+    let fd = nix::fcntl::open(path, DIRECTORY, Mode::empty())?;
+    let is_group = jacamar_kernel::is_cgroup2(fd.as_fd())? || jacamar_kernel::is_cgroup1(fd.as_fd())?;
+    if is_group { Ok(fd) } else { Err(Errno::EMEDIUMTYPE) }
 }
 
 /// How often a delegated group is emptied: its processes start others meanwhile, and each may be born in it.

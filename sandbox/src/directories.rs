@@ -294,13 +294,12 @@ fn open_directory(path: &Path) -> Result<OwnedFd, DirectoryError> {
 /// Makes the base and what is missing above it, and checks that nobody else could have put things into it.
 fn make_base(base: &Path, level: Level) -> Result<(), DirectoryError> {
     let failed = |path: &Path, errno| DirectoryError { what: "make", path: path.to_owned(), errno };
-    let mut missing: Vec<&Path> = base.ancestors().take_while(|path| !path.exists()).collect();
-    missing.reverse();
+    let missing: Vec<&Path> = base.ancestors().take_while(|path| !path.exists()).collect();
     // First: what stays behind in a directory of somebody else's would keep that one from it.
-    if let Some(existing) = base.ancestors().find(|path| path.exists()) {
-        trust_base(existing, existing == base, level)?;
+    if let Some(existing) = missing.last().and_then(|path| path.parent()) {
+        trust_base(existing, false, level)?;
     }
-    for path in missing {
+    for path in missing.into_iter().rev() {
         // Others pass through to what is theirs, and list nothing. At once: we may be killed.
         let own = umask(Mode::empty());
         let made = nix::unistd::mkdir(path, Mode::from_bits_truncate(0o711));

@@ -57,6 +57,8 @@ const DIRECTORIES: [&str; 9] =
 pub struct Named {
     directories: Vec<String>,
     devices: Vec<String>,
+    /// Whether a limit is among them that only a newer systemd has: it is asked for its version then, which takes a process.
+    newer: bool,
 }
 
 impl Named {
@@ -64,14 +66,15 @@ impl Named {
     pub fn by<'r>(profile: &'r Profile, more: impl IntoIterator<Item = &'r Resources>) -> Self {
         let settings = &profile.settings;
         let entries = settings.temporary_file_system.iter().flat_map(|setting| &setting.value);
-        let all = more.into_iter().chain([&settings.resources]).flat_map(|resources| resources.values());
+        let all = more.into_iter().chain([&settings.resources]).flatten().collect::<Vec<_>>();
         let paths = |amount: &Amount| match amount {
             Amount::Rates(rates) => rates.iter().map(|rate| rate.path.clone()).collect(),
             _ => Vec::new(),
         };
         Self {
             directories: entries.map(|entry| entry.path.clone()).collect(),
-            devices: all.flat_map(|setting| paths(&setting.value)).collect(),
+            devices: all.iter().flat_map(|(_, setting)| paths(&setting.value)).collect(),
+            newer: all.iter().any(|(control, _)| control.systemd_since().is_some()),
         }
     }
 }
@@ -113,7 +116,7 @@ fn facts(
         arch: arch(),
         level,
         calls: calls(),
-        cgroup: groups::cgroup(level, choice, &mounts, processors.as_ref())?,
+        cgroup: groups::cgroup(level, choice, &mounts, processors.as_ref(), named.newer)?,
         user_namespaces: tried.user,
         namespaces: tried.namespaces,
         own_proc: tried.own_proc,

@@ -392,10 +392,10 @@ impl Supervisor {
     /// is not ours to signal, and its group ends it with all others.
     fn kill(&self) -> Result<(), StepError> {
         match (kill(self.pid, Signal::SIGKILL), &self.cgroup) {
-            (Err(Errno::EPERM), Some(cgroup)) => return cgroup.end(END_WITHIN),
-            (result, _) => result,
+            (Ok(()) | Err(Errno::ESRCH), _) => Ok(()),
+            (Err(Errno::EPERM), Some(cgroup)) => cgroup.end(END_WITHIN),
+            (Err(errno), _) => Err(lost(errno)),
         }
-        .or_else(|errno| if errno == Errno::ESRCH { Ok(()) } else { Err(lost(errno)) })
     }
 
     /// A failed step is believed before a report, and a report before silence.

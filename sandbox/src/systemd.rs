@@ -76,7 +76,7 @@ fn is_top_slice(site: &str) -> bool {
             .lines()
             .any(|line| line.contains(" - cgroup") && line.split(' ').nth(4) == Some(parent.as_str()))
     };
-    site.ends_with("/jacamar.slice") && is_manager() && top()
+    Path::new(site).ends_with(JobCgroup::SITE) && is_manager() && top()
 }
 
 /// Its version, the first number of what it calls itself.
@@ -163,13 +163,13 @@ pub(crate) fn start_scope(plan: &JobCgroup, pid: Pid) -> Result<(), SystemdError
     until(|| is_in(pid, plan))
 }
 
-/// Stops the slice of a job, with whatever is still in it.
-pub(crate) fn stop_job(job: &str) -> Result<(), SystemdError> {
-    if !Path::new(job).is_dir() {
+/// Stops a slice, with whatever is still in it.
+pub(crate) fn stop_slice(path: &str) -> Result<(), SystemdError> {
+    if !Path::new(path).is_dir() {
         return Ok(());
     }
-    stop(CgroupNode::unit(job))?;
-    until(|| !Path::new(job).is_dir())
+    stop(CgroupNode::unit(path))?;
+    wait_gone(path)
 }
 
 /// Stops the slice of a user without jobs.
@@ -180,7 +180,7 @@ pub(crate) fn stop_empty(user: &str) -> Result<(), SystemdError> {
         other => other?,
     };
     match children(user) {
-        Ok(children) if children.is_empty() => match stop_job(user) {
+        Ok(children) if children.is_empty() => match stop_slice(user) {
             // It is done for the job all the same, and `gc` stops what is empty.
             Err(SystemdError::NotDone) => Ok(()),
             other => other,
@@ -190,9 +190,9 @@ pub(crate) fn stop_empty(user: &str) -> Result<(), SystemdError> {
     }
 }
 
-/// Waits until systemd has removed a scope without processes, and what a job made below it.
-pub(crate) fn wait_gone(scope: &str) -> Result<(), SystemdError> {
-    until(|| !Path::new(scope).is_dir())
+/// Waits until systemd has removed a unit's group, as that of a scope without processes, and what a job made below it.
+pub(crate) fn wait_gone(path: &str) -> Result<(), SystemdError> {
+    until(|| !Path::new(path).is_dir())
 }
 
 fn until(done: impl Fn() -> bool) -> Result<(), SystemdError> {
@@ -214,15 +214,15 @@ fn has_limits(plan: &JobCgroup, node: &CgroupNode) -> bool {
             return version1::holds(&group, limit);
         }
         let text = crate::group_files::text(Path::new(&node.path), &limit.file());
-        properties::of(limit).is_none() || text.is_some_and(|text| limit.is_in(&text))
+        !has_property(limit) || text.is_some_and(|text| limit.is_in(&text))
     })
 }
 
 /// Whether a process is in the leaf: `0::/path`, or where systemd has a hierarchy of version 1 alone
 /// `1:name=systemd:/path`, cgroups(7).
 fn is_in(pid: Pid, plan: &JobCgroup) -> bool {
-    let root = Path::new(&plan.site.path).parent();
-    let leaf = root.and_then(|root| Path::new(&plan.leaf).strip_prefix(root).ok());
+    let (leaf, job) = (version1::within(plan, &plan.leaf), version1::within(plan, &plan.job.path));
+    let (Some(leaf), Some(job)) = (leaf, job) else { return false };
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let path = |line: &'_ str| {
         let (_, rest) = line.split_once(':')?;
@@ -230,17 +230,11 @@ fn is_in(pid: Pid, plan: &JobCgroup) -> bool {
         Some(Path::new(own).to_owned())
     };
     let mut groups = text.lines().filter_map(path);
-    groups.any(|group| leaf == Some(group.as_path()))
-        && plan.version1.keys().all(|name| is_below(&text, name, plan))
+    groups.any(|group| group == leaf) && plan.version1.keys().all(|name| is_below(&text, name, job))
 }
 
 /// Whether the hierarchy of a controller of version 1 has the process in the job's slice: `4:memory:/path`.
-fn is_below(groups: &str, controller: &str, plan: &JobCgroup) -> bool {
-    let Some(job) =
-        Path::new(&plan.site.path).parent().and_then(|top| Path::new(&plan.job.path).strip_prefix(top).ok())
-    else {
-        return false;
-    };
+fn is_below(groups: &str, controller: &str, job: &Path) -> bool {
     groups.lines().any(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
         let here = parts.next().is_some_and(|names| names.split(',').any(|name| name == controller));

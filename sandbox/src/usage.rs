@@ -30,17 +30,15 @@ impl Peaks {
 
 /// The three nodes of a job, now. A file that is not there, or cannot be read, counts nothing.
 pub(crate) fn read(plan: &JobCgroup, peaks: Peaks) -> Reading {
-    let of = |path: &str| match plan.version1.is_empty() {
-        true => group(Path::new(path), Peaks::default()),
+    let of = |path: &str, peaks| match plan.version1.is_empty() {
+        true => group(Path::new(path), peaks),
         false => version1::usage(plan, path),
     };
-    if !plan.version1.is_empty() {
-        return Reading { site: of(&plan.site.path), user: of(&plan.user.path), job: of(&plan.job.path) };
-    }
+    let none = Peaks::default();
     Reading {
-        site: of(&plan.site.path),
-        user: of(&plan.user.path),
-        job: group(Path::new(&plan.job.path), peaks),
+        site: of(&plan.site.path, none),
+        user: of(&plan.user.path, none),
+        job: of(&plan.job.path, peaks),
     }
 }
 

@@ -7,11 +7,14 @@ use jacamar_plan::{Control, CpuUsage, GroupUsage, JobCgroup, Limit, Max, MemoryU
 
 use crate::group_files::{keyed, number, text};
 
+/// The name of a group within its hierarchy, which is the same in each.
+pub(crate) fn within<'p>(plan: &JobCgroup, group: &'p str) -> Option<&'p Path> {
+    Path::new(group).strip_prefix(Path::new(&plan.site.path).parent()?).ok()
+}
+
 /// The directory of a node in the hierarchy of a controller, where that one is of version 1.
 pub(crate) fn directory(plan: &JobCgroup, node: &str, controller: &str) -> Option<PathBuf> {
-    let top = Path::new(&plan.site.path).parent()?;
-    let hierarchy = plan.version1.get(controller)?;
-    Some(Path::new(hierarchy).join(Path::new(node).strip_prefix(top).ok()?))
+    Some(Path::new(plan.version1.get(controller)?).join(within(plan, node)?))
 }
 
 /// More than any memory: the kernel rounds "no limit" down to pages.

@@ -307,6 +307,16 @@ pub(crate) fn wait(what: &str, done: impl Fn() -> bool) {
     }
 }
 
+/// Waits until a fork was refused in a user's node or one of his jobs.
+#[track_caller]
+pub(crate) fn wait_for_refused_fork(user: &Path) {
+    wait("a fork is refused", || {
+        let jobs = fs::read_dir(user).into_iter().flatten().flatten().map(|entry| entry.path());
+        let events = jobs.chain([user.to_owned()]).map(|path| path.join("pids.events"));
+        events.filter_map(|path| fs::read_to_string(path).ok()).any(|text| !text.contains("max 0"))
+    });
+}
+
 /// The text of a file, without its line end.
 #[track_caller]
 pub(crate) fn text(path: &Path) -> String {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use testbed::host::Level;
 use testbed::runner::State;
 
-use crate::machine::{CI1, CI2, Service, done, profile, property, root, text, wait};
+use crate::machine::{CI1, CI2, Service, done, profile, property, root, text, wait, wait_for_refused_fork};
 use crate::{UNIT, WAITS, go_on};
 
 /// What of a node is in the hierarchy of a controller.
@@ -89,11 +89,7 @@ fn a_fork_bomb_is_held_and_what_is_missing_is_told() {
     let forks = format!("for i in $(seq 60); do sleep 77777 & done; {WAITS}; kill $(jobs -p)");
     let service = Service::start(Level::Root, UNIT, limits, &[(CI1, &forks), (CI1, &forks)]);
     let user = file("pids", "jacamar-u4001.slice");
-    wait("a fork is refused", || {
-        let events = fs::read_dir(&user).into_iter().flatten().flatten().map(|entry| entry.path());
-        let events = events.chain([user.clone()]).map(|path| path.join("pids.events"));
-        events.filter_map(|path| fs::read_to_string(path).ok()).any(|text| !text.contains("max 0"))
-    });
+    wait_for_refused_fork(&user);
     let tasks = number(&user.join("pids.current"));
     // The first process of a stage is moved there, not forked.
     assert!((60..=80 + 2).contains(&tasks), "{tasks}");

@@ -5,7 +5,9 @@ use std::fs;
 use testbed::host::Level;
 use testbed::runner::{JobResult, State};
 
-use crate::machine::{CI1, CI2, Service, capabilities, done, profile, property, root, text, wait};
+use crate::machine::{
+    CI1, CI2, Service, capabilities, done, profile, property, root, text, wait, wait_for_refused_fork,
+};
 use crate::{LEVELS, UNIT, WAITS, go_on};
 
 const DEFAULT: &str = "[sandbox]\nprofile = \"default\"\n[sandbox.user]\nMemoryMax = \"600M\"\nTasksMax = 300\n\
@@ -135,11 +137,7 @@ fn the_user_level_holds_over_two_services() {
     let two = Service::start(Level::Root, UNIT, limits, &[(CI1, &forks), (CI1, &forks), (CI2, WAITS)]);
     let (beside, _) = two.running(CI2, 1);
     let user = one.node().join("jacamar-u4001.slice");
-    wait("a fork is refused", || {
-        let events = fs::read_dir(&user).into_iter().flatten().flatten().map(|entry| entry.path());
-        let events = events.chain([user.clone()]).map(|path| path.join("pids.events"));
-        events.filter_map(|path| fs::read_to_string(path).ok()).any(|text| !text.contains("max 0"))
-    });
+    wait_for_refused_fork(&user);
     let peak: u64 = text(&user.join("pids.peak")).parse().expect("a number");
     // A limit of tasks refuses a fork, not the first process of a stage, which is moved there (pids.rst).
     assert!((100..=120 + 4).contains(&peak), "{peak}");

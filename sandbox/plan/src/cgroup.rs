@@ -72,6 +72,9 @@ impl CgroupNode {
 }
 
 impl JobCgroup {
+    /// Name of the site's node where the site has not named it: a slice of systemd's, or a directory of the same name.
+    pub const SITE: &str = "jacamar.slice";
+
     /// Paths of the user's and of the job's node, named as systemd nests slices, systemd.slice(5): each `-` is a level, and
     /// a job's id has none.
     #[must_use]

@@ -88,13 +88,14 @@ pub struct CgroupHost {
     pub version: CgroupVersion,
     /// Directory below which job cgroups are made, or why there is none.
     pub node: Result<String, String>,
-    /// Whether a group can be ended by one write, `cgroup.kill`, Linux 5.14.
+    /// Whether a group can be ended by one write, `cgroup.kill`, Linux 5.14, as far as a group was there to be looked at: what
+    /// was delegated always is.
     #[serde(default)]
     pub kill: bool,
     /// Who makes groups below it.
     #[serde(default)]
     pub manager: Manager,
-    /// systemd's version, where it makes them and says so.
+    /// systemd's version, where it makes them, a limit depends on it, and it says so.
     #[serde(default)]
     pub systemd: Option<u32>,
     /// The group that was delegated to the runner, directly above the node; none where nothing is delegated.

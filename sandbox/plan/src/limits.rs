@@ -126,6 +126,17 @@ impl Control {
         }
     }
 
+    /// The version of systemd from which on it has the property, where an older one may stand on a host that is supported:
+    /// systemd.resource-control(5).
+    #[must_use]
+    pub const fn systemd_since(self) -> Option<u32> {
+        match self {
+            Self::CPUQuotaPeriodSec => Some(242),
+            Self::AllowedCPUs | Self::AllowedMemoryNodes => Some(244),
+            _ => None,
+        }
+    }
+
     /// Whether its value is a list of texts: one for each device or page size.
     #[must_use]
     pub const fn is_list(self) -> bool {

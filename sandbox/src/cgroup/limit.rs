@@ -20,17 +20,19 @@ use super::{DIRECTORY, read_file, step_of, write_file};
 /// Writes the limits of a node, each only where its controller is there, and reads each back: a group without the
 /// controller, or a directory that is none, would take a value for nothing.
 pub(super) fn limit(node: &CgroupNode) -> Result<(), StepError> {
-    for planned in &node.limits {
-        limit_one(&node.path, planned)
-            .map_err(|e| step_of(Step::Limit { path: node.path.clone(), limit: planned.clone() }, e))?;
-    }
-    Ok(())
+    each(&node.path, &node.limits)
 }
 
 /// Of a slice of systemd's: those values that no property of it stands for, and which it leaves alone.
 pub(super) fn without_property(node: &CgroupNode) -> Result<(), StepError> {
-    let others = node.limits.iter().filter(|planned| !crate::systemd::has_property(&planned.limit));
-    limit(&CgroupNode { path: node.path.clone(), limits: others.cloned().collect() })
+    each(&node.path, node.limits.iter().filter(|planned| !crate::systemd::has_property(&planned.limit)))
+}
+
+fn each<'p>(path: &str, limits: impl IntoIterator<Item = &'p PlannedLimit>) -> Result<(), StepError> {
+    limits.into_iter().try_for_each(|planned| {
+        limit_one(path, planned)
+            .map_err(|e| step_of(Step::Limit { path: path.to_owned(), limit: planned.clone() }, e))
+    })
 }
 
 fn limit_one(path: &str, planned: &PlannedLimit) -> Result<(), Errno> {

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jacamar_plan::{
-    Above, CgroupHost, CgroupVersion, Control, Delegated, Level, Limit, Manager, Max, NumberList,
+    Above, CgroupHost, CgroupVersion, Control, Delegated, JobCgroup, Level, Limit, Manager, Max, NumberList,
 };
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -24,15 +24,18 @@ pub(super) fn cgroup(
     choice: &CgroupChoice,
     mounts: &[MountInfo],
     processors: Option<&NumberList>,
+    newer: bool,
 ) -> Result<CgroupHost, ProbeError> {
     let Place { version, node, delegated, manager, version1 } = node(level, choice, mounts)?;
+    let looked_at = delegated.as_ref().or(node.as_ref().ok());
+    let kill = looked_at.is_some_and(|path| Path::new(path).join("cgroup.kill").exists());
     let mut host = CgroupHost {
         version,
         node,
-        kill: delegated.as_ref().is_some_and(|path| Path::new(path).join("cgroup.kill").exists()),
+        kill,
         manager,
         version1,
-        systemd: if manager == Manager::Systemd { systemd::version() } else { None },
+        systemd: if manager == Manager::Systemd && newer { systemd::version() } else { None },
         delegated: delegated.map(|path| Delegated { path, crowded: false }),
         controllers: Vec::new(),
         missing: Vec::new(),
@@ -57,8 +60,10 @@ pub(super) struct Place {
     version1: BTreeMap<String, String>,
 }
 
-/// Name of our node, in the hierarchy's root or in what was delegated.
-const NODE: &str = "jacamar.slice";
+/// The site's node in the hierarchy's root, or in what was delegated.
+fn site_in(group: &str) -> String {
+    format!("{group}/{}", JobCgroup::SITE)
+}
 
 pub(super) fn node(level: Level, choice: &CgroupChoice, mounts: &[MountInfo]) -> Result<Place, ProbeError> {
     let v1 = mounts.iter().any(|mount| mount.fs_type == "cgroup");
@@ -82,12 +87,12 @@ pub(super) fn node(level: Level, choice: &CgroupChoice, mounts: &[MountInfo]) ->
         (CgroupChoice::Path(path), _) => usable(path).map(|()| path.clone()),
         (CgroupChoice::Auto, None) => Err("no cgroup v2 file system is mounted".to_owned()),
         (CgroupChoice::Auto, Some(root)) => match level {
-            Level::Root if !version1.is_empty() => writable(root).map(|()| format!("{root}/{NODE}")),
-            Level::Root => usable(root).map(|()| format!("{root}/{NODE}")),
+            Level::Root if !version1.is_empty() => writable(root).map(|()| site_in(root)),
+            Level::Root => usable(root).map(|()| site_in(root)),
             Level::Capabilities | Level::User => {
                 let found = delegated_group(root, &own_group()?);
                 delegated = found.clone().ok();
-                found.map(|path| format!("{path}/{NODE}"))
+                found.map(|path| site_in(&path))
             }
         },
     };
@@ -142,7 +147,9 @@ fn find_nodes(group: &Path, depth: usize, found: &mut Vec<String>) {
         let own =
             path.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == getuid().as_raw());
         match path.to_str() {
-            Some(text) if own && path.file_name() == Some(OsStr::new(NODE)) => found.push(text.to_owned()),
+            Some(text) if own && path.file_name() == Some(OsStr::new(JobCgroup::SITE)) => {
+                found.push(text.to_owned())
+            }
             Some(_) if depth > 0 && path.is_dir() => find_nodes(&path, depth - 1, found),
             Some(_) | None => {}
         }

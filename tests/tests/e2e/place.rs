@@ -214,10 +214,15 @@ impl Place {
         }
     }
 
+    /// What executes a program of the runner's there.
+    pub(crate) fn runner_words(&self, program: &str) -> Vec<String> {
+        let become_user = self.delegated.as_ref().map(|_| self.host.become_user(RUNNER));
+        become_user.into_iter().flatten().chain([program.to_owned()]).collect()
+    }
+
     /// What executes the driver there.
     pub(crate) fn driver_words(&self) -> Vec<String> {
-        let become_user = self.delegated.as_ref().map(|_| self.host.become_user(RUNNER));
-        become_user.into_iter().flatten().chain([self.driver()]).collect()
+        self.runner_words(&self.driver())
     }
 
     /// The state directory.

@@ -28,11 +28,9 @@ pub(crate) fn start(place: &Place, job: JobBuilder) -> Started {
     let program = format!("{BIN}/runner-standin");
     let (config, job, result) =
         (place.path("runner.toml"), place.path("job.json"), place.path("result.json"));
-    let words =
-        [&program, "--config", &config, "--job", &job, "--result", &result].map(|word| word.to_owned());
-    // The driver's words, with the runner in place of the driver.
-    let become_starter = place.driver_words().into_iter().rev().skip(1).collect::<Vec<_>>().into_iter().rev();
-    let words: Vec<String> = place.surroundings().into_iter().chain(become_starter).chain(words).collect();
+    let more = ["--config", &config, "--job", &job, "--result", &result].map(str::to_owned);
+    let words = place.surroundings().into_iter().chain(place.runner_words(&program)).chain(more);
+    let words: Vec<String> = words.collect();
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).env_clear().env("PATH", PATH).stdin(Stdio::null());
     command.env("HOME", &account.home).env("USER", account.name).env("TMPDIR", place.path("runner"));

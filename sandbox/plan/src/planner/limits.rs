@@ -186,11 +186,11 @@ impl Planner<'_> {
             }
         };
         for limit in &limits {
-            if self.host.cgroup.missing.contains(&limit.file()) && !self.host.cgroup.version1.is_empty() {
-                return Err(format!("control groups of version 1 have no {}", limit.control()));
-            }
             if self.host.cgroup.missing.contains(&limit.file()) {
-                return Err(format!("this kernel has no {}", limit.file()));
+                return Err(match self.host.cgroup.version1.is_empty() {
+                    true => format!("this kernel has no {}", limit.file()),
+                    false => format!("control groups of version 1 have no {}", limit.control()),
+                });
             }
             possible(limit, node, parents)?;
             if let Some((above, whose)) = self.above().find(|(above, _)| limit.is_above(above)) {

@@ -79,14 +79,10 @@ impl Planner<'_> {
 
     /// What systemd has no property for, systemd.resource-control(5): its slices' other files are not ours to write.
     fn no_property(&self, control: Control) -> Option<String> {
-        let since = match control {
-            Control::HugeTLBMax => {
-                return Some("systemd makes the groups, and has no property for it".into());
-            }
-            Control::CPUQuotaPeriodSec => 242,
-            Control::AllowedCPUs | Control::AllowedMemoryNodes => 244,
-            _ => return None,
-        };
+        if control == Control::HugeTLBMax {
+            return Some("systemd makes the groups, and has no property for it".into());
+        }
+        let since = control.systemd_since()?;
         match self.host.cgroup.systemd {
             Some(version) if version >= since => None,
             Some(version) => Some(format!("systemd {version} makes the groups, and has it from {since} on")),
